@@ -1,0 +1,280 @@
+/**
+ * Identity: what a value is, whatever it is called. The identity of a value is a SHA-256 over the operator
+ * (with the version of its definition), its attributes without those that say the default, and the identities
+ * of what it reads; for a weight over dtype, shape and bytes; for an input over its dtype, its place among the
+ * inputs and its shape without the first dimension, the batch. Names, node order and metadata do not count, a
+ * `Constant` is a weight, an `Identity` is what it passes on, and a call of a model's own function is its body.
+ */
+import { sha256 } from "@noble/hashes/sha2.js";
+import { bytesToHex } from "@noble/hashes/utils.js";
+import { PolyheadError } from "../base/errors.js";
+import { constantOf } from "./constant.js";
+import { GraphIndex } from "./graph.js";
+import {
+  type Attribute,
+  AttributeType,
+  canonicalDomain,
+  declaredType,
+  type Graph,
+  type Model,
+  type ModelFunction,
+  type Node,
+  opsetVersion,
+  type ValueInfo,
+  type Weight,
+} from "./model.js";
+import { attributeDefaults, schemaVersion } from "./operator-schema.js";
+import { allWeights } from "./read.js";
+import { weightBytes, weightDtype, weightShape } from "./weight.js";
+
+/** A value's identity: 64 hexadecimal digits. */
+export type Identity = string;
+
+/** Operators whose results depend on how many outputs are asked for. */
+const COUNTS_OUTPUTS = new Set(["Split", "SplitToSequence", "Loop", "Scan", "If"]);
+/** Weights up to this many bytes are hashed at once rather than on another thread. */
+const SMALL = 64 * 1024;
+/** Functions may call functions; no sane model goes deeper. */
+const MAX_CALL_DEPTH = 64;
+
+/** What is known beforehand when a model is identified. */
+export interface IdentityOptions {
+  /** Identities of inputs that are made elsewhere: a head's taps. */
+  readonly inputs?: ReadonlyMap<string, Identity>;
+}
+
+/**
+ * The identities of all values of a model's main graph, by name.
+ * @throws PolyheadError MODEL_MALFORMED
+ */
+export async function identify(model: Model, options: IdentityOptions = {}): Promise<Map<string, Identity>> {
+  const weights = new Map<Weight, Identity>();
+  await Promise.all(
+    Array.from(new Set(allWeights(model)), async (each) => weights.set(each, await weightIdentity(each))),
+  );
+  const identifier = new Identifier(model, weights);
+  const index = new GraphIndex(model.graph);
+  const known = new Map<string, Identity>();
+  index.inputs.forEach((input, place) => {
+    known.set(input.name, options.inputs?.get(input.name) ?? inputIdentity(input, place));
+  });
+  identifier.graph(index, known);
+  return known;
+}
+
+/** The identity of a constant: dtype, shape and bytes. */
+export async function weightIdentity(weight: Weight): Promise<Identity> {
+  const bytes = weightBytes(weight);
+  const digest = bytes.length <= SMALL ? sha256(bytes) : await digestAside(bytes);
+  return hashOf(["weight", weightDtype(weight), weightShape(weight), bytesToHex(digest)]);
+}
+
+/** SHA-256 on another thread, by the platform. */
+async function digestAside(bytes: Uint8Array): Promise<Uint8Array> {
+  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>));
+}
+
+function inputIdentity(input: ValueInfo, place: number): Identity {
+  const type = declaredType(input);
+  const shape = type?.shape?.map((size) => (typeof size === "number" ? size : "?")).slice(1);
+  return hashOf([
+    "input",
+    place,
+    type?.dtype ?? "unknown",
+    type?.shape?.length ?? "unknown",
+    shape ?? "unknown",
+  ]);
+}
+
+function hashOf(parts: readonly unknown[]): Identity {
+  return bytesToHex(sha256(new TextEncoder().encode(JSON.stringify(parts))));
+}
+
+/** Identifies the nodes of one model; recursion follows subgraphs and functions. */
+class Identifier {
+  readonly #model: Model;
+  readonly #weights: ReadonlyMap<Weight, Identity>;
+  readonly #functions: ReadonlyMap<string, ModelFunction>;
+  #depth = 0;
+
+  constructor(model: Model, weights: ReadonlyMap<Weight, Identity>) {
+    this.#model = model;
+    this.#weights = weights;
+    this.#functions = new Map(
+      model.functions.map((each) => [functionKey(each.domain, each.name, each.overload), each]),
+    );
+  }
+
+  /** Adds the identities of a graph's weights and values to `known`. */
+  graph(index: GraphIndex, known: Map<string, Identity>): void {
+    for (const [name, weight] of index.weights) known.set(name, this.#weight(weight));
+    for (const sparse of index.graph.sparseInitializer) {
+      const parts = [sparse.values, sparse.indices].map((part) => part && this.#weight(part));
+      known.set(sparse.values?.name ?? "", hashOf(["sparse", parts, sparse.dims.map(Number)]));
+    }
+    for (const node of index.order) this.#node(node, known, new Map());
+  }
+
+  #node(node: Node, known: Map<string, Identity>, references: ReadonlyMap<string, Attribute>): void {
+    const inputs = node.input.map((name) => (name === "" ? "" : (known.get(name) ?? "")));
+    while (inputs.at(-1) === "") inputs.pop();
+    const results = this.#results(node, inputs, known, references);
+    node.output.forEach((name, place) => {
+      if (name !== "") known.set(name, results(place));
+    });
+  }
+
+  /** The identity of each output of a node, by place. */
+  #results(
+    node: Node,
+    inputs: readonly Identity[],
+    known: ReadonlyMap<string, Identity>,
+    references: ReadonlyMap<string, Attribute>,
+  ): (place: number) => Identity {
+    const domain = canonicalDomain(node.domain);
+    if (domain === "" && node.opType === "Identity") return () => inputs[0] ?? "";
+    const constant = domain === "" && node.opType === "Constant" ? constantOf(node) : undefined;
+    if (constant) {
+      const identity = this.#weight(constant);
+      return () => identity;
+    }
+    const called = this.#functions.get(functionKey(node.domain, node.opType, node.overload));
+    if (called) return this.#call(called, node, inputs, references);
+
+    const opset = opsetVersion(this.#model, domain) ?? 0;
+    const defaults = attributeDefaults(domain, node.opType, opset);
+    const attributes = node.attribute
+      .map((each) => this.#resolve(each, references))
+      .filter((each) => each !== undefined)
+      .map((each) => [each.name, this.#attribute(each, known)] as const)
+      .filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(canonicalDefault(defaults[name])))
+      .sort(([a], [b]) => (a < b ? -1 : 1));
+    const outputs = COUNTS_OUTPUTS.has(node.opType) || domain !== "" ? node.output.length : 0;
+    const identity = hashOf([
+      "node",
+      domain,
+      node.opType,
+      node.overload,
+      schemaVersion(domain, node.opType, opset),
+      attributes,
+      inputs,
+      outputs,
+    ]);
+    return (place) => hashOf([identity, place]);
+  }
+
+  /** A function's results are those of its body with the call's inputs and attributes in place. */
+  #call(
+    called: ModelFunction,
+    node: Node,
+    inputs: readonly Identity[],
+    references: ReadonlyMap<string, Attribute>,
+  ): (place: number) => Identity {
+    if (++this.#depth > MAX_CALL_DEPTH) {
+      throw new PolyheadError(
+        "MODEL_MALFORMED",
+        `The function ${JSON.stringify(called.name)} calls itself, or calls go deeper than ${MAX_CALL_DEPTH}.`,
+        { function: called.name },
+      );
+    }
+    const known = new Map<string, Identity>();
+    called.input.forEach((name, place) => {
+      known.set(name, inputs[place] ?? "");
+    });
+    const given = new Map(called.attributeProto.map((each) => [each.name, each]));
+    for (const each of node.attribute) {
+      const value = this.#resolve(each, references);
+      if (value) given.set(value.name, value);
+    }
+    for (const inner of called.node) this.#node(inner, known, given);
+    this.#depth--;
+    return (place) => known.get(called.output[place] ?? "") ?? "";
+  }
+
+  #resolve(attribute: Attribute, references: ReadonlyMap<string, Attribute>): Attribute | undefined {
+    if (attribute.refAttrName === "") return attribute;
+    const value = references.get(attribute.refAttrName);
+    return value && { ...value, name: attribute.name };
+  }
+
+  /** An attribute's value as plain data. */
+  #attribute(attribute: Attribute, known: ReadonlyMap<string, Identity>): unknown {
+    switch (attribute.type) {
+      case AttributeType.FLOAT:
+        return [floatText(attribute.f)];
+      case AttributeType.INT:
+        return [String(attribute.i)];
+      case AttributeType.STRING:
+        return [bytesToHex(attribute.s)];
+      case AttributeType.TENSOR:
+        return attribute.t ? [this.#weight(attribute.t)] : [];
+      case AttributeType.GRAPH:
+        return attribute.g ? [this.#body(attribute.g, known)] : [];
+      case AttributeType.FLOATS:
+        return ["list", ...attribute.floats.map(floatText)];
+      case AttributeType.INTS:
+        return ["list", ...attribute.ints.map(String)];
+      case AttributeType.STRINGS:
+        return ["list", ...attribute.strings.map(bytesToHex)];
+      case AttributeType.TENSORS:
+        return ["list", ...attribute.tensors.map((each) => this.#weight(each))];
+      case AttributeType.GRAPHS:
+        return ["list", ...attribute.graphs.map((each) => this.#body(each, known))];
+      default:
+        throw new PolyheadError(
+          "MODEL_UNSUPPORTED",
+          `Attribute ${JSON.stringify(attribute.name)} has type ${AttributeType[attribute.type] ?? attribute.type}, which has no identity here.`,
+          {
+            attribute: attribute.name,
+            type: attribute.type,
+          },
+        );
+    }
+  }
+
+  /** The identity of a subgraph: what its results are, given its formal inputs and the values around it. */
+  #body(graph: Graph, outer: ReadonlyMap<string, Identity>): Identity {
+    if (++this.#depth > MAX_CALL_DEPTH) {
+      throw new PolyheadError("MODEL_MALFORMED", `Subgraphs are nested deeper than ${MAX_CALL_DEPTH}.`, {});
+    }
+    const index = new GraphIndex(graph, new Set(outer.keys()));
+    const known = new Map(outer);
+    index.inputs.forEach(({ name }, place) => {
+      known.set(name, hashOf(["formal", this.#depth, place]));
+    });
+    this.graph(index, known);
+    this.#depth--;
+    return hashOf(["body", index.inputs.length, index.outputNames.map((name) => known.get(name) ?? "")]);
+  }
+
+  #weight(weight: Weight): Identity {
+    const known = this.#weights.get(weight);
+    if (known !== undefined) return known;
+    return hashOf([
+      "weight",
+      weightDtype(weight),
+      weightShape(weight),
+      bytesToHex(sha256(weightBytes(weight))),
+    ]);
+  }
+}
+
+function functionKey(domain: string, name: string, overload: string): string {
+  return JSON.stringify([canonicalDomain(domain), name, overload]);
+}
+
+/** A float so that every bit pattern has its own text: -0 is not 0. */
+function floatText(value: number): string {
+  return Object.is(value, -0) ? "-0" : String(Math.fround(value));
+}
+
+/** A default in the form that attributes take. */
+function canonicalDefault(value: unknown): unknown {
+  const one = (item: unknown) => {
+    if (typeof item === "bigint") return String(item);
+    if (typeof item === "number") return floatText(item);
+    return bytesToHex(new TextEncoder().encode(String(item)));
+  };
+  if (value === undefined) return undefined;
+  return Array.isArray(value) ? ["list", ...value.map(one)] : [one(value)];
+}

@@ -1,0 +1,156 @@
+/**
+ * Reading a model. Bytes become the model's message; weights stay aliases of those bytes. External data is
+ * loaded through a {@link Folder}, after its place and size have been checked against the weight's dtype
+ * and shape, so that a lying file costs nothing.
+ */
+import { clearField, fromBinary } from "@bufbuild/protobuf";
+import { asError, PolyheadError } from "../base/errors.js";
+import { type Folder, insideFolder } from "../base/folder.js";
+import { byteLength } from "../tensor/dtype.js";
+import { elementCount } from "../tensor/shape.js";
+import {
+  TensorProto_DataLocation as Location,
+  ModelProtoSchema,
+  TensorProtoSchema,
+} from "./generated/onnx_pb.js";
+import { GraphIndex } from "./graph.js";
+import type { Graph, Model, Node, Weight } from "./model.js";
+import { weightDtype, weightShape } from "./weight.js";
+
+/** Protobuf's own limit on a message, and so on a model file without its external data. */
+const MAX_MODEL_BYTES = 2 ** 31 - 1;
+
+/**
+ * A model from the bytes of an `.onnx` file. Weights alias `bytes`, which must not change afterwards.
+ * @param folder where external data lies; a model that has some is refused without it
+ * @throws PolyheadError MODEL_MALFORMED, LIMIT_EXCEEDED, PATH_REFUSED, FILE_NOT_FOUND
+ */
+export async function readModel(bytes: Uint8Array, folder?: Folder): Promise<Model> {
+  const model = parseModel(bytes);
+  for (const weight of allWeights(model)) {
+    if (weight.dataLocation === Location.EXTERNAL) await loadExternal(weight, folder);
+  }
+  return model;
+}
+
+/**
+ * A model from bytes as they stand: external data is left where it is.
+ * @throws PolyheadError MODEL_MALFORMED, LIMIT_EXCEEDED
+ */
+export function parseModel(bytes: Uint8Array): Model {
+  if (bytes.length > MAX_MODEL_BYTES) {
+    throw new PolyheadError(
+      "LIMIT_EXCEEDED",
+      `The model file has ${bytes.length} bytes; protobuf allows ${MAX_MODEL_BYTES}. Store its weights as external data.`,
+      {
+        bytes: bytes.length,
+        limit: MAX_MODEL_BYTES,
+      },
+    );
+  }
+  let parsed: ReturnType<typeof decode>;
+  try {
+    parsed = decode(bytes);
+  } catch (thrown) {
+    const cause = asError(thrown);
+    throw new PolyheadError(
+      "MODEL_MALFORMED",
+      `This is not an ONNX file, or it is damaged: ${cause.message}.`,
+      { bytes: bytes.length },
+      { cause },
+    );
+  }
+  const { graph } = parsed;
+  if (!graph || parsed.irVersion <= 0n || (graph.node.length === 0 && graph.output.length === 0)) {
+    throw new PolyheadError("MODEL_MALFORMED", "This is not an ONNX file: it has no graph or no version.", {
+      irVersion: String(parsed.irVersion),
+      hasGraph: graph !== undefined,
+    });
+  }
+  const model = Object.assign(parsed, { graph });
+  new GraphIndex(graph);
+  for (const weight of allWeights(model)) {
+    weightDtype(weight);
+    weightShape(weight);
+  }
+  return model;
+}
+
+function decode(bytes: Uint8Array) {
+  return fromBinary(ModelProtoSchema, bytes);
+}
+
+/** Every constant in a model: initializers, attributes, sparse ones, in subgraphs and functions too. */
+export function* allWeights(model: Model): Generator<Weight> {
+  yield* graphWeights(model.graph);
+  for (const each of model.functions) yield* nodeWeights(each.node);
+}
+
+function* graphWeights(graph: Graph): Generator<Weight> {
+  yield* graph.initializer;
+  for (const { values, indices } of graph.sparseInitializer) {
+    if (values) yield values;
+    if (indices) yield indices;
+  }
+  yield* nodeWeights(graph.node);
+}
+
+function* nodeWeights(nodes: readonly Node[]): Generator<Weight> {
+  for (const node of nodes) {
+    for (const attribute of node.attribute) {
+      if (attribute.t) yield attribute.t;
+      yield* attribute.tensors;
+      for (const sparse of [attribute.sparseTensor, ...attribute.sparseTensors]) {
+        if (sparse?.values) yield sparse.values;
+        if (sparse?.indices) yield sparse.indices;
+      }
+      if (attribute.g) yield* graphWeights(attribute.g);
+      for (const graph of attribute.graphs) yield* graphWeights(graph);
+    }
+  }
+}
+
+async function loadExternal(weight: Weight, folder: Folder | undefined): Promise<void> {
+  const place = new Map(weight.externalData.map(({ key, value }) => [key, value]));
+  const location = insideFolder(place.get("location") ?? "");
+  if (!folder) {
+    throw new PolyheadError(
+      "FILE_NOT_FOUND",
+      `Weight ${JSON.stringify(weight.name)} lies in ${JSON.stringify(location)}, and only the model's own bytes were given.`,
+      {
+        weight: weight.name,
+        path: location,
+      },
+    );
+  }
+  const expected = byteLength(weightDtype(weight), elementCount(weightShape(weight)));
+  const offset = wholeNumber(place.get("offset") ?? "0", weight, "offset");
+  const length = wholeNumber(place.get("length") ?? String(expected), weight, "length");
+  if (length !== expected) {
+    throw new PolyheadError(
+      "MODEL_MALFORMED",
+      `Weight ${JSON.stringify(weight.name)} takes ${expected} bytes; its external data is said to have ${length}.`,
+      {
+        weight: weight.name,
+        expected,
+        got: length,
+      },
+    );
+  }
+  weight.rawData = await folder.read(location, offset, length);
+  clearField(weight, TensorProtoSchema.field.dataLocation);
+  weight.externalData = [];
+}
+
+function wholeNumber(text: string, weight: Weight, what: string): number {
+  const value = Number(text);
+  if (/^\d+$/.test(text) && Number.isSafeInteger(value)) return value;
+  throw new PolyheadError(
+    "MODEL_MALFORMED",
+    `Weight ${JSON.stringify(weight.name)} has the external ${what} ${JSON.stringify(text)}; expected a whole number.`,
+    {
+      weight: weight.name,
+      got: text,
+    },
+  );
+}
