@@ -23,7 +23,7 @@ import {
   type ValueInfo,
   type Weight,
 } from "./model.js";
-import { attributeDefaults, schemaVersion } from "./operator-schema.js";
+import { attributeDefaults, type DefaultValue, schemaVersion } from "./operator-schema.js";
 import { allWeights } from "./read.js";
 import { weightBytes, weightDtype, weightShape } from "./weight.js";
 
@@ -32,6 +32,8 @@ export type Identity = string;
 
 /** Operators whose results depend on how many outputs are asked for. */
 const COUNTS_OUTPUTS = new Set(["Split", "SplitToSequence", "Loop", "Scan", "If"]);
+/** Operators that slide a window: unit steps and no padding are their defaults, in as many dimensions as there are. */
+const WINDOWED = /(Conv|ConvTranspose|ConvInteger|MaxPool|AveragePool|LpPool)$/;
 /** Weights up to this many bytes are hashed at once rather than on another thread. */
 const SMALL = 64 * 1024;
 /** Functions may call functions; no sane model goes deeper. */
@@ -146,6 +148,7 @@ class Identifier {
     const attributes = node.attribute
       .map((each) => this.#resolve(each, references))
       .filter((each) => each !== undefined)
+      .filter((each) => domain !== "" || !isRankDefault(node.opType, each))
       .map((each) => [each.name, this.#attribute(each, known)] as const)
       .filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(canonicalDefault(defaults[name])))
       .sort(([a], [b]) => (a < b ? -1 : 1));
@@ -268,13 +271,30 @@ function floatText(value: number): string {
   return Object.is(value, -0) ? "-0" : String(Math.fround(value));
 }
 
-/** A default in the form that attributes take. */
-function canonicalDefault(value: unknown): unknown {
-  const one = (item: unknown) => {
-    if (typeof item === "bigint") return String(item);
-    if (typeof item === "number") return floatText(item);
-    return bytesToHex(new TextEncoder().encode(String(item)));
-  };
+/** A default of the operator table in the form that attributes take. */
+function canonicalDefault(value: DefaultValue | undefined): unknown {
   if (value === undefined) return undefined;
-  return Array.isArray(value) ? ["list", ...value.map(one)] : [one(value)];
+  if (typeof value === "number") return [String(value)];
+  if (typeof value === "string") return [bytesToHex(new TextEncoder().encode(value))];
+  if ("float" in value) return [floatText(value.float)];
+  return [
+    "list",
+    ...value.map((item) =>
+      typeof item === "number" ? String(item) : bytesToHex(new TextEncoder().encode(item)),
+    ),
+  ];
+}
+
+/** Whether an attribute says what its absence would, where that depends on the rank of an input. */
+function isRankDefault(opType: string, { name, ints }: Attribute): boolean {
+  if (WINDOWED.test(opType)) {
+    if (name === "strides" || name === "dilations") return ints.every((each) => each === 1n);
+    if (name === "pads" || name === "output_padding") return ints.every((each) => each === 0n);
+    return name === "kernel_shape" && opType.includes("Conv");
+  }
+  return (
+    opType === "Transpose" &&
+    name === "perm" &&
+    ints.every((axis, place) => Number(axis) === ints.length - 1 - place)
+  );
 }
