@@ -1,0 +1,58 @@
+/**
+ * The contract of a backend: something that holds compiled models and runs them. It is small on purpose; order,
+ * sharing, draining and errors are the business of {@link Runtime}, which wraps any backend. A backend runs
+ * whole programs, so that values which pass from one session to the next never leave it.
+ */
+import type { Tensor } from "../tensor/tensor.js";
+
+/** How hard a backend may rewrite a graph before it runs it. */
+export type Optimisation = "off" | "basic" | "all";
+
+/** How a session is made. */
+export interface SessionOptions {
+  /** Threads inside one operator; 1 by default. */
+  readonly threads?: number;
+  /** `all` by default; `off` computes node by node as the file says. */
+  readonly optimisation?: Optimisation;
+}
+
+/** One session's turn in a program. */
+export interface Step {
+  readonly session: number;
+  /** Session input, and the name of the value it is given. */
+  readonly feeds: readonly (readonly [input: string, value: string])[];
+  /** Session output, and the name under which its value is kept. */
+  readonly fetches: readonly (readonly [output: string, value: string])[];
+  /** Run once for each row of the first dimension and stack the results: for graphs that take one row only. */
+  readonly byRow?: boolean;
+}
+
+/** Steps in running order, and the values to hand back. */
+export interface Program {
+  readonly steps: readonly Step[];
+  readonly results: readonly string[];
+}
+
+/** What a run gives: the values asked for, and the time that each step took. */
+export interface RunResult {
+  readonly values: ReadonlyMap<string, Tensor>;
+  /** Milliseconds of each step of the program. */
+  readonly stepTimes: readonly number[];
+}
+
+/** Holds sessions by number and runs programs over them, one at a time. */
+export interface Backend {
+  /** Compiles a model. Rejects with LOAD_FAILED. `model` may be kept but not changed. */
+  create(session: number, model: Uint8Array, options: SessionOptions): Promise<void>;
+  /** Runs a program over the given values. Rejects with RUN_FAILED. */
+  run(program: Program, values: ReadonlyMap<string, Tensor>): Promise<RunResult>;
+  /** Frees a session that nothing runs. */
+  release(session: number): Promise<void>;
+  /** Frees everything. Called once, when nothing runs. */
+  close(): Promise<void>;
+  /** Resolves when the backend has died by itself; calls that were under way have rejected with WORKER_LOST. */
+  readonly lost: Promise<Error>;
+}
+
+/** Starts a backend. */
+export type StartBackend = () => Promise<Backend>;

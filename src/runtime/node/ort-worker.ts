@@ -1,0 +1,100 @@
+/**
+ * ONNX Runtime in a worker thread, as a {@link Backend}. The thread is never terminated while it runs, because
+ * that would end the whole process; it ends by itself once its port is closed.
+ */
+import { Worker } from "node:worker_threads";
+import { PolyheadError } from "../../base/errors.js";
+import type { Tensor } from "../../tensor/tensor.js";
+import type { Backend, Program, RunResult, SessionOptions } from "../backend.js";
+import type { Request, Response, Task } from "./protocol.js";
+
+/** The thread's compiled file: beside this one, or in the build when this one runs from its source. */
+const THREAD = new URL(
+  import.meta.url.endsWith(".ts") ? "../../../dist/runtime/node/ort-thread.js" : "./ort-thread.js",
+  import.meta.url,
+);
+
+interface Pending {
+  readonly resolve: (result: RunResult | undefined) => void;
+  readonly reject: (reason: PolyheadError) => void;
+}
+
+/** A worker thread with ONNX Runtime. */
+export class OrtWorker implements Backend {
+  readonly lost: Promise<Error>;
+  readonly #worker: Worker;
+  readonly #pending = new Map<number, Pending>();
+  #nextId = 1;
+  #closing = false;
+  #death: PolyheadError | undefined;
+
+  /** Starts a thread. */
+  static async start(): Promise<OrtWorker> {
+    const worker = new Worker(THREAD);
+    await new Promise<void>((resolve, reject) => {
+      worker.once("online", resolve);
+      worker.once("error", reject);
+    });
+    return new OrtWorker(worker);
+  }
+
+  private constructor(worker: Worker) {
+    this.#worker = worker;
+    worker.unref();
+    worker.on("message", (response: Response) => this.#settle(response));
+    this.lost = new Promise((resolve) => {
+      const die = (reason: string) => {
+        this.#death ??= new PolyheadError(
+          "WORKER_LOST",
+          `A worker thread ended: ${reason}. Its requests failed; send them again.`,
+          {},
+        );
+        const error = this.#death;
+        for (const { reject } of this.#pending.values()) reject(error);
+        this.#pending.clear();
+        if (!this.#closing) resolve(error);
+      };
+      worker.on("error", (error) => die(error.message));
+      worker.on("exit", (code) => die(`exit status ${code}`));
+    });
+  }
+
+  async create(session: number, model: Uint8Array, options: SessionOptions): Promise<void> {
+    await this.#ask({ kind: "create", session, model, options });
+  }
+
+  async run(program: Program, values: ReadonlyMap<string, Tensor>): Promise<RunResult> {
+    const result = await this.#ask({ kind: "run", program, values });
+    if (result) return result;
+    throw new PolyheadError("INTERNAL", "The worker answered a run without a result.", {});
+  }
+
+  async release(session: number): Promise<void> {
+    await this.#ask({ kind: "release", session });
+  }
+
+  async close(): Promise<void> {
+    this.#closing = true;
+    await this.#ask({ kind: "close" });
+  }
+
+  #ask(task: Task): Promise<RunResult | undefined> {
+    if (this.#death) return Promise.reject(this.#death);
+    const id = this.#nextId++;
+    return new Promise((resolve, reject) => {
+      this.#pending.set(id, { resolve, reject });
+      this.#worker.ref();
+      this.#worker.postMessage({ id, task } satisfies Request);
+    });
+  }
+
+  #settle(response: Response): void {
+    const pending = this.#pending.get(response.id);
+    this.#pending.delete(response.id);
+    if (this.#pending.size === 0) this.#worker.unref();
+    if (!pending) return;
+    if ("error" in response)
+      pending.reject(new PolyheadError(response.error.code, response.error.message, response.error.details));
+    else pending.resolve(response.result);
+  }
+}

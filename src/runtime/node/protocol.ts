@@ -1,0 +1,34 @@
+/** Messages between a {@link OrtWorker} and its thread. Every request is answered once, under its number. */
+import type { ErrorCode } from "../../base/errors.js";
+import type { Tensor } from "../../tensor/tensor.js";
+import type { Program, RunResult, SessionOptions } from "../backend.js";
+
+/** What the thread is asked to do. */
+export type Task =
+  | {
+      readonly kind: "create";
+      readonly session: number;
+      readonly model: Uint8Array;
+      readonly options: SessionOptions;
+    }
+  | { readonly kind: "run"; readonly program: Program; readonly values: ReadonlyMap<string, Tensor> }
+  | { readonly kind: "release"; readonly session: number }
+  | { readonly kind: "close" };
+
+/** A task with its number. */
+export interface Request {
+  readonly id: number;
+  readonly task: Task;
+}
+
+/** The answer to a request. */
+export type Response =
+  | { readonly id: number; readonly result?: RunResult }
+  | {
+      readonly id: number;
+      readonly error: {
+        readonly code: ErrorCode;
+        readonly message: string;
+        readonly details: Readonly<Record<string, unknown>>;
+      };
+    };

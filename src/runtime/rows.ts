@@ -1,0 +1,58 @@
+/** Rows of tensors: taking one out of a batch and stacking several into one. */
+import { PolyheadError } from "../base/errors.js";
+import { DTYPES } from "../tensor/dtype.js";
+import { formatShape, sameShape } from "../tensor/shape.js";
+import type { NumericArray, Tensor } from "../tensor/tensor.js";
+
+/**
+ * Row `at` of the first dimension, as a batch of one that shares the tensor's memory.
+ * @throws PolyheadError INPUT_MISMATCH for scalars and for elements narrower than a byte
+ */
+export function rowOf(batch: Tensor, at: number): Tensor {
+  const [rows = 0, ...rest] = batch.shape;
+  if (rows === 0 || DTYPES[batch.dtype].bits % 8 !== 0) {
+    throw new PolyheadError(
+      "INPUT_MISMATCH",
+      `A ${batch.dtype} tensor of shape ${formatShape(batch.shape)} has no rows to take.`,
+      { shape: batch.shape },
+    );
+  }
+  const width = batch.data.length / rows;
+  const [start, end] = [at * width, (at + 1) * width];
+  const data = ArrayBuffer.isView(batch.data)
+    ? batch.data.subarray(start, end)
+    : batch.data.slice(start, end);
+  return { dtype: batch.dtype, shape: [1, ...rest], data };
+}
+
+/**
+ * Tensors joined along the first dimension.
+ * @throws PolyheadError INPUT_MISMATCH when dtypes or the other dimensions differ
+ */
+export function stackRows(parts: readonly Tensor[]): Tensor {
+  const [first] = parts;
+  if (!first) throw new PolyheadError("INPUT_MISMATCH", "No rows to stack; expected at least one.", {});
+  if (parts.length === 1) return first;
+  const rest = first.shape.slice(1);
+  for (const { dtype, shape } of parts) {
+    if (dtype !== first.dtype || shape.length === 0 || !sameShape(shape.slice(1), rest)) {
+      throw new PolyheadError(
+        "INPUT_MISMATCH",
+        `Rows of shapes ${formatShape(first.shape)} and ${formatShape(shape)} cannot be stacked.`,
+        { shapes: [first.shape, shape] },
+      );
+    }
+  }
+  const shape = [parts.reduce((sum, part) => sum + (part.shape[0] ?? 0), 0), ...rest];
+  if (!ArrayBuffer.isView(first.data))
+    return { dtype: first.dtype, shape, data: parts.flatMap(({ data }) => [...(data as readonly string[])]) };
+  const data = new DTYPES[first.dtype].array(
+    parts.reduce((sum, part) => sum + part.data.length, 0),
+  ) as NumericArray;
+  let at = 0;
+  for (const part of parts) {
+    data.set(part.data as never, at);
+    at += part.data.length;
+  }
+  return { dtype: first.dtype, shape, data };
+}
