@@ -1,6 +1,6 @@
 /**
- * The command `polyhead`: its verbs and options. Everything a verb does lives in the folders below; this
- * file only reads the arguments.
+ * The command `polyhead`: its verbs. A verb's file in `verbs/` declares its arguments and prints its outcome;
+ * what it does lives in the folders below.
  */
 import { readFileSync } from "node:fs";
 import { Command } from "commander";
@@ -9,4 +9,12 @@ const manifest: { version: string; description: string } = JSON.parse(
   readFileSync(new URL("../../package.json", import.meta.url), "utf8"),
 );
 
-await new Command("polyhead").description(manifest.description).version(manifest.version).parseAsync();
+/** Each adds one verb; in the order of the help. */
+const VERBS: readonly ((program: Command) => void)[] = [];
+
+const program = new Command("polyhead").description(manifest.description).version(manifest.version);
+program.showHelpAfterError("(see polyhead --help)").exitOverride((error) => {
+  process.exit(error.exitCode === 0 ? 0 : 64);
+});
+for (const add of VERBS) add(program);
+await program.parseAsync();

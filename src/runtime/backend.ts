@@ -3,10 +3,8 @@
  * sharing, draining and errors are the business of {@link Runtime}, which wraps any backend. A backend runs
  * whole programs, so that values which pass from one session to the next never leave it.
  */
+import type { Optimisation } from "../onnx/runner.js";
 import type { Tensor } from "../tensor/tensor.js";
-
-/** How hard a backend may rewrite a graph before it runs it. */
-export type Optimisation = "off" | "basic" | "all";
 
 /** How a session is made. */
 export interface SessionOptions {

@@ -5,9 +5,10 @@
 import { parentPort } from "node:worker_threads";
 import { InferenceSession, Tensor as OrtTensor } from "onnxruntime-node";
 import { asError, asPolyheadError, PolyheadError } from "../../base/errors.js";
+import type { Optimisation } from "../../onnx/runner.js";
 import { isDType } from "../../tensor/dtype.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import type { Optimisation, Program, RunResult, SessionOptions, Step } from "../backend.js";
+import type { Program, RunResult, SessionOptions, Step } from "../backend.js";
 import { rowOf, stackRows } from "../rows.js";
 import type { Request, Response, Task } from "./protocol.js";
 

@@ -1,0 +1,70 @@
+/** Models opened one by one on a {@link Runtime}, for proofs and for the command; the engine shares sessions instead. */
+import { PolyheadError } from "../base/errors.js";
+import { GraphIndex } from "../onnx/graph.js";
+import { declaredType } from "../onnx/model.js";
+import type { OpenModel } from "../onnx/runner.js";
+import { modelBytes } from "../onnx/write.js";
+import { formatShape } from "../tensor/shape.js";
+import type { Tensor } from "../tensor/tensor.js";
+import type { Runtime } from "./runtime.js";
+
+/** Opens models on a runtime, each as a session of its own. */
+export function openModelOn(runtime: Runtime): OpenModel {
+  let opened = 0;
+  return async (model, optimisation) => {
+    const index = new GraphIndex(model.graph);
+    const key = `open-model ${opened++}`;
+    const handle = await runtime.acquire(key, () => modelBytes(model), { optimisation });
+    const names = index.inputs.map(({ name }) => name);
+    const step = {
+      session: handle.session,
+      feeds: names.map((name) => [name, `in ${name}`] as const),
+      fetches: index.outputNames.map((name) => [name, `out ${name}`] as const),
+    };
+    const program = { steps: [step], results: step.fetches.map(([, value]) => value) };
+    return {
+      run: async (inputs) => {
+        const values = new Map<string, Tensor>();
+        for (const info of index.inputs) values.set(`in ${info.name}`, requireInput(info, inputs));
+        const result = await runtime.run(program, values);
+        return new Map(
+          [...result.values].map(([value, tensor]) => [value.slice("out ".length), tensor] as const),
+        );
+      },
+      close: () => handle.release(),
+    };
+  };
+}
+
+/**
+ * The tensor for a model's input, checked against its declaration.
+ * @throws PolyheadError INPUT_MISMATCH
+ */
+export function requireInput(
+  info: Parameters<typeof declaredType>[0],
+  inputs: ReadonlyMap<string, Tensor>,
+): Tensor {
+  const given = inputs.get(info.name);
+  const type = declaredType(info);
+  const expected = type ? `${type.dtype}${type.shape ? ` ${formatShape(type.shape)}` : ""}` : "any tensor";
+  if (!given) {
+    throw new PolyheadError(
+      "INPUT_MISMATCH",
+      `The input ${JSON.stringify(info.name)} is missing; expected ${expected}, got inputs ${[...inputs.keys()].map((name) => JSON.stringify(name)).join(", ") || "none"}.`,
+      { input: info.name, expected, got: [...inputs.keys()] },
+    );
+  }
+  const fits =
+    !type ||
+    (type.dtype === given.dtype &&
+      (!type.shape ||
+        (type.shape.length === given.shape.length &&
+          type.shape.every((size, axis) => typeof size === "string" || size === given.shape[axis]))));
+  if (fits) return given;
+  const got = `${given.dtype} ${formatShape(given.shape)}`;
+  throw new PolyheadError(
+    "INPUT_MISMATCH",
+    `The input ${JSON.stringify(info.name)} is ${got}; expected ${expected}.`,
+    { input: info.name, expected, got },
+  );
+}

@@ -1,0 +1,180 @@
+/**
+ * Images from files, and tensors from images. Decoding gives upright 8-bit sRGB whatever the file had:
+ * EXIF orientation is applied, grey and CMYK and 16 bits are converted, colour profiles are followed, alpha
+ * is flattened over a background. Only JPEG, PNG and WebP are read (first frame only), told by their first
+ * bytes, so that no other loader of the image library meets untrusted input. Needs Node (sharp).
+ */
+import { readFile, stat } from "node:fs/promises";
+import sharp from "sharp";
+import { asError, PolyheadError } from "../base/errors.js";
+import { DTYPES, type NumericArray, type Tensor, tensor } from "../tensor/index.js";
+import { type Placement, placeImage } from "./placement.js";
+import { channelsOf, inputShape, type Preprocessing } from "./preprocessing.js";
+
+/** An upright image: 8-bit sRGB, rows from the top, red, green and blue of a pixel beside each other. */
+export interface Image {
+  readonly width: number;
+  readonly height: number;
+  /** width * height * 3 bytes. */
+  readonly rgb: Uint8Array;
+}
+
+/** How to decode. */
+export interface DecodeOptions {
+  /** Most pixels an image may have; 50 million when left out. */
+  readonly maxPixels?: number;
+  /** Red, green and blue (0..255) that show through transparent pixels; white when left out. */
+  readonly background?: readonly [number, number, number];
+}
+
+const FORMATS: readonly { name: string; begins: RegExp }[] = [
+  { name: "JPEG", begins: /^\xff\xd8\xff/ },
+  { name: "PNG", begins: /^\x89PNG\r\n.\n/ },
+  { name: "WebP", begins: /^RIFF[\s\S]{4}WEBP/ },
+];
+const MOST_BYTES = 2 ** 28;
+
+/**
+ * The image in the bytes of a JPEG, PNG or WebP file, or in the file at a path.
+ * @throws PolyheadError FILE_NOT_FOUND; DATA_MALFORMED when it is no such image or broken; LIMIT_EXCEEDED for
+ *   too many pixels, or a file above 256 MiB
+ */
+export async function decodeImage(source: Uint8Array | string, options: DecodeOptions = {}): Promise<Image> {
+  const { maxPixels = 50_000_000, background = [255, 255, 255] } = options;
+  const name = typeof source === "string" ? JSON.stringify(source) : "The image";
+  const bytes = typeof source === "string" ? await readImageFile(source) : source;
+  const start = String.fromCharCode(...bytes.subarray(0, 16));
+  if (!FORMATS.some(({ begins }) => begins.test(start))) {
+    throw new PolyheadError("DATA_MALFORMED", `${name} is not a JPEG, PNG or WebP file.`, {
+      expected: FORMATS.map((format) => format.name),
+    });
+  }
+  try {
+    const picture = sharp(bytes, { failOn: "error", limitInputPixels: false });
+    const { width, height } = await picture.metadata();
+    if (width * height > maxPixels) throw tooLarge(name, width, height, maxPixels);
+    const [r, g, b] = background;
+    const { data, info } = await picture
+      .autoOrient()
+      .flatten({ background: { r, g, b } })
+      .toColourspace("srgb")
+      .raw({ depth: "uchar" })
+      .toBuffer({ resolveWithObject: true });
+    return { width: info.width, height: info.height, rgb: plain(data) };
+  } catch (thrown) {
+    if (thrown instanceof PolyheadError) throw thrown;
+    const cause = asError(thrown);
+    throw new PolyheadError("DATA_MALFORMED", `${name} is broken: ${cause.message}.`, {}, { cause });
+  }
+}
+
+/**
+ * The tensor that a model takes for an image, and where the image lies in it. The shape is that of
+ * `inputShape(preprocessing)`.
+ */
+export async function imageTensor(
+  image: Image,
+  preprocessing: Preprocessing,
+): Promise<{ tensor: Tensor; placement: Placement }> {
+  const placement = placeImage(image, preprocessing);
+  const pixels = await resample(image, placement, preprocessing);
+  return { tensor: normalise(pixels, preprocessing), placement };
+}
+
+/** The model's input as 8-bit RGB. */
+async function resample(
+  { width, height, rgb }: Image,
+  { source, target, input }: Placement,
+  { kernel, padding }: Preprocessing,
+): Promise<Uint8Array> {
+  const [r = 0, g = 0, b = 0] = padding;
+  const data = await sharp(rgb, { raw: { width, height, channels: 3 }, limitInputPixels: false })
+    .extract({ ...source })
+    .resize({ width: target.width, height: target.height, fit: "fill", kernel })
+    .extend({
+      left: target.left,
+      top: target.top,
+      right: input.width - target.width - target.left,
+      bottom: input.height - target.height - target.top,
+      background: { r, g, b },
+    })
+    .raw()
+    .toBuffer();
+  return plain(data);
+}
+
+/** Colour, range, mean, deviation, layout and dtype. */
+function normalise(rgb: Uint8Array, preprocessing: Preprocessing): Tensor {
+  const { width, height, colour, layout, dtype, range, mean, deviation } = preprocessing;
+  const channels = channelsOf(preprocessing);
+  const count = width * height;
+  const [low = 0, high = 1] = range;
+  const data: NumericArray = new DTYPES[dtype].array(count * channels);
+  const limit = clamp(data);
+  for (let channel = 0; channel < channels; channel++) {
+    const divisor = deviation[channel] ?? 1;
+    const gain = (high - low) / 255 / divisor;
+    const bias = (low - (mean[channel] ?? 0)) / divisor;
+    const from = colour === "bgr" ? 2 - channel : channel;
+    const step = layout === "nchw" ? 1 : channels;
+    let to = layout === "nchw" ? channel * count : channel;
+    for (let at = 0; at < rgb.length; at += 3, to += step) {
+      const value = colour === "grey" ? luma(rgb, at) : (rgb[at + from] ?? 0);
+      data[to] = limit(value * gain + bias);
+    }
+  }
+  return tensor(dtype, inputShape(preprocessing), data);
+}
+
+/** Makes a number fit for an array: as it is for floats, else rounded and held within the type's limits. */
+function clamp(data: NumericArray): (value: number) => number {
+  if (data instanceof Float32Array) return (value) => value;
+  const bits = 8 * data.BYTES_PER_ELEMENT;
+  const low = data instanceof Uint8Array ? 0 : -(2 ** (bits - 1));
+  const high = low + 2 ** bits - 1;
+  return (value) => Math.min(high, Math.max(low, Math.round(value)));
+}
+
+/** BT.601 luma, as Pillow rounds it. */
+function luma(rgb: Uint8Array, at: number): number {
+  const [red = 0, green = 0, blue = 0] = [rgb[at], rgb[at + 1], rgb[at + 2]];
+  return Math.round(0.299 * red + 0.587 * green + 0.114 * blue);
+}
+
+async function readImageFile(path: string): Promise<Uint8Array> {
+  try {
+    const info = await stat(path);
+    if (!info.isFile())
+      throw new PolyheadError("FILE_NOT_FOUND", `${JSON.stringify(path)} is not a file.`, { path });
+    if (info.size > MOST_BYTES) {
+      throw new PolyheadError(
+        "LIMIT_EXCEEDED",
+        `${JSON.stringify(path)} has ${info.size} bytes; an image may have ${MOST_BYTES}.`,
+        { path, got: info.size, limit: MOST_BYTES },
+      );
+    }
+    return await readFile(path);
+  } catch (thrown) {
+    if (thrown instanceof PolyheadError) throw thrown;
+    const cause = asError(thrown);
+    throw new PolyheadError(
+      "FILE_NOT_FOUND",
+      `Cannot read the image: ${cause.message}.`,
+      { path },
+      { cause },
+    );
+  }
+}
+
+/** The same bytes, without Node's Buffer around them. */
+function plain(data: Buffer): Uint8Array {
+  return new Uint8Array(data.buffer, data.byteOffset, data.byteLength);
+}
+
+function tooLarge(name: string, width: number, height: number, limit: number): PolyheadError {
+  return new PolyheadError(
+    "LIMIT_EXCEEDED",
+    `${name} has ${width} x ${height} pixels; the limit is ${limit}. Make it smaller or raise the limit.`,
+    { width, height, limit },
+  );
+}

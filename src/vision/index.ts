@@ -1,0 +1,10 @@
+/** Images in, preprocessing, decoding of results, metrics and pictures of results. */
+export * from "./classification.js";
+export * from "./coco.js";
+export * from "./decoding.js";
+export * from "./detections.js";
+export * from "./draw.js";
+export * from "./image.js";
+export * from "./metrics.js";
+export * from "./placement.js";
+export * from "./preprocessing.js";
