@@ -85,7 +85,8 @@ export function fromBytes(dtype: DType, shape: Shape, bytes: Uint8Array): Tensor
       { dtype, shape, got: bytes.length },
     );
   }
-  const aligned = bytes.byteOffset % Kind.BYTES_PER_ELEMENT === 0 ? bytes : bytes.slice();
+  // Not bytes.slice(), which does not copy when the bytes are a Node Buffer.
+  const aligned = bytes.byteOffset % Kind.BYTES_PER_ELEMENT === 0 ? bytes : new Uint8Array(bytes);
   return {
     dtype,
     shape,

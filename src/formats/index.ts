@@ -1,0 +1,2 @@
+/** Other people's files to ONNX. */
+export * from "./tfjs/index.js";
