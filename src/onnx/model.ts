@@ -120,7 +120,7 @@ export function node(
   });
 }
 
-/** A graph input, output or inner value of tensor type. */
+/** A graph input, output or inner value of tensor type. Dimensions `?` are written without number and name. */
 export function valueInfo(name: string, dtype: DType, shape?: SymbolicShape): ValueInfo {
   const tensorType = {
     elemType: dtypeCode(dtype),
@@ -130,6 +130,7 @@ export function valueInfo(name: string, dtype: DType, shape?: SymbolicShape): Va
 }
 
 function dimension(size: number | string) {
+  if (size === "?") return create(TensorShapeProto_DimensionSchema, {});
   const value =
     typeof size === "number"
       ? ({ case: "dimValue", value: BigInt(size) } as const)
@@ -188,8 +189,8 @@ export function model(main: Graph, opset = DEFAULT_OPSET): Model {
   return Object.assign(made, { graph: main });
 }
 
-/** The version of an operator set that a model imports; undefined when it does not. */
-export function opsetVersion(of: Model, domain = ""): number | undefined {
+/** The version of an operator set that a model or function imports; undefined when it does not. */
+export function opsetVersion(of: Pick<Model, "opsetImport">, domain = ""): number | undefined {
   const wanted = canonicalDomain(domain);
   const found = of.opsetImport.find((entry) => canonicalDomain(entry.domain) === wanted);
   return found && Number(found.version);

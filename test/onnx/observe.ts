@@ -1,0 +1,47 @@
+/** What ONNX Runtime makes of every inner value of a model: the oracle for inferred dtypes and shapes. */
+import { create } from "@bufbuild/protobuf";
+import { withGraph } from "../../src/onnx/extract.js";
+import { GraphProtoSchema, ValueInfoProtoSchema } from "../../src/onnx/generated/onnx_pb.js";
+import { declaredType, type Model } from "../../src/onnx/model.js";
+import type { OpenModel } from "../../src/onnx/runner.js";
+import { elementCount } from "../../src/tensor/shape.js";
+import { float32, type Tensor } from "../../src/tensor/tensor.js";
+
+/** Every value that a node of the main graph makes, as the runtime computes it, node by node. */
+export async function observe(
+  openModel: OpenModel,
+  model: Model,
+  inputs: ReadonlyMap<string, Tensor>,
+): Promise<ReadonlyMap<string, Tensor>> {
+  const { graph } = model;
+  const asked = new Set(graph.output.map(({ name }) => name));
+  const inner = graph.node.flatMap((node) => node.output).filter((name) => name !== "" && !asked.has(name));
+  const opened = await openModel(
+    withGraph(
+      model,
+      create(GraphProtoSchema, {
+        ...graph,
+        output: [...graph.output, ...inner.map((name) => create(ValueInfoProtoSchema, { name }))],
+      }),
+    ),
+    "off",
+  );
+  try {
+    return await opened.run(inputs);
+  } finally {
+    await opened.close();
+  }
+}
+
+/** Smooth float32 inputs for a model, with `batch` in place of every named dimension. */
+export function sampleInputs(model: Model, batch: number): Map<string, Tensor> {
+  return new Map(
+    model.graph.input.map((info) => {
+      const shape = (declaredType(info)?.shape ?? []).map((size) =>
+        typeof size === "number" ? size : batch,
+      );
+      const values = Float32Array.from({ length: elementCount(shape) }, (_, at) => Math.sin(at));
+      return [info.name, float32(shape, values)] as const;
+    }),
+  );
+}
