@@ -8,7 +8,7 @@ import { constantOf } from "./constant.js";
 import { TensorProtoSchema } from "./generated/onnx_pb.js";
 import { freeNames, type GraphIndex, reads } from "./graph.js";
 import type { Identity } from "./identity.js";
-import { canonicalDomain, type Graph, type Node, type Weight } from "./model.js";
+import { canonicalDomain, copyOf, type Graph, type Node, type Weight } from "./model.js";
 
 /** One computation. */
 export interface CanonicalNode {
@@ -67,11 +67,13 @@ function isStandard(node: Node, opType: string): boolean {
   return node.opType === opType && canonicalDomain(node.domain) === "";
 }
 
-function renamedWeight(weight: Weight, name: Identity): Weight {
+/** A weight under another name; it shares the bytes. */
+export function renamedWeight(weight: Weight, name: Identity): Weight {
   return Object.assign(create(TensorProtoSchema), weight, { name });
 }
 
-function renamedNode(node: Node, rename: (name: string) => string): Node {
+/** A node with its values renamed, nameless; in its subgraphs only what they take from around them. */
+export function renamedNode(node: Node, rename: (name: string) => string): Node {
   return copyOf(node, {
     name: "",
     docString: "",
@@ -96,8 +98,4 @@ function renamedBody(graph: Graph, rename: (name: string) => string): Graph {
     node: graph.node.map((node) => renamedNode(node, inner)),
     output: graph.output.map((info) => copyOf(info, { name: inner(info.name) })),
   });
-}
-
-function copyOf<T extends object>(message: T, changes: Partial<T>): T {
-  return Object.assign(Object.create(Object.getPrototypeOf(message)), message, changes);
 }

@@ -5,6 +5,7 @@
 import { PolyheadError } from "../base/errors.js";
 import { type GraphIndex, reads } from "./graph.js";
 import {
+  copyOf,
   type Graph,
   graph,
   type Model,
@@ -48,9 +49,9 @@ export function extract(
   return withGraph(model, part);
 }
 
-/** The model with another main graph, keeping only the functions and operator sets that are still needed. */
+/** The model with another main graph; functions, operator sets and metadata stay. */
 export function withGraph(model: Model, main: Graph): Model {
-  return Object.assign(Object.create(Object.getPrototypeOf(model)), model, { graph: main });
+  return copyOf(model, { graph: main });
 }
 
 /**
@@ -96,7 +97,7 @@ function refuseDetour(
   }
   throw new PolyheadError(
     "CUT_INVALID",
-    `${[...stop].map((name) => JSON.stringify(name)).join(", ")} do not separate inputs from outputs: a path goes around through ${shorten(path).join(" -> ")}. Add a value on it to the cut.`,
+    `The cut at ${[...stop].map((name) => JSON.stringify(name)).join(", ")} does not separate inputs from outputs: a path goes around through ${shorten(path).join(" -> ")}. Add a value on it to the cut.`,
     { cut: [...stop], path },
   );
 }
@@ -127,8 +128,13 @@ function shorten(path: readonly string[]): string[] {
   return path.length <= 8 ? [...path] : [...path.slice(0, 4), "...", ...path.slice(-3)];
 }
 
-function requireValue(index: GraphIndex, name: string): void {
-  if (index.producers.has(name) || index.graph.input.some((input) => input.name === name)) return;
+/**
+ * Checks that a graph has a value, constants included.
+ * @throws PolyheadError NOT_FOUND
+ */
+export function requireValue(index: GraphIndex, name: string): void {
+  const isThere = index.producers.has(name) || index.graph.input.some((input) => input.name === name);
+  if (isThere || index.isWeight(name)) return;
   throw new PolyheadError(
     "NOT_FOUND",
     `The model has no value ${JSON.stringify(name)}; see its values with \`polyhead inspect\`.`,

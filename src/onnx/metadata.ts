@@ -26,6 +26,8 @@ export interface Metadata {
   readonly role?: Role;
   /** A backbone's outputs, or the values that a head reads, in the order of its inputs. */
   readonly taps?: readonly Tap[];
+  /** An adapter's: the taps that its outputs stand in for, in the order of its outputs. */
+  readonly produces?: readonly Tap[];
   /** `classification`, `detection`, `embedding` or a word of the user's. */
   readonly task?: string;
   /** Class names by index. */
@@ -53,9 +55,12 @@ export function readMetadata(model: Model): Metadata {
   for (const { key, value } of model.metadataProps) {
     if (key.startsWith(PREFIX)) found[key.slice(PREFIX.length)] = parse(key, value);
   }
-  const { taps, labels } = found;
-  if (taps !== undefined && !(Array.isArray(taps) && taps.every(isTap)))
-    throw malformed("polyhead.taps", "a list of taps with name, dtype, shape and identity");
+  const { labels } = found;
+  for (const key of ["taps", "produces"]) {
+    const value = found[key];
+    if (value !== undefined && !(Array.isArray(value) && value.every(isTap)))
+      throw malformed(`polyhead.${key}`, "a list of taps with name, dtype, shape and identity");
+  }
   if (labels !== undefined && !(Array.isArray(labels) && labels.every((label) => typeof label === "string")))
     throw malformed("polyhead.labels", "a list of texts");
   return found as Metadata;

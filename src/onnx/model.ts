@@ -232,3 +232,8 @@ export function stringAttribute(of: Node, name: string, fallback: string): strin
 export function subgraphs(of: Node): Graph[] {
   return of.attribute.flatMap((each) => (each.g ? [each.g, ...each.graphs] : each.graphs));
 }
+
+/** A message with some fields changed; everything else, unknown fields included, is shared with the old one. */
+export function copyOf<T extends object>(message: T, changes: Partial<T>): T {
+  return Object.assign(Object.create(Object.getPrototypeOf(message)), message, changes);
+}

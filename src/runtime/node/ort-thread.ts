@@ -7,9 +7,9 @@ import { InferenceSession, Tensor as OrtTensor } from "onnxruntime-node";
 import { asError, asPolyheadError, PolyheadError } from "../../base/errors.js";
 import type { Optimisation } from "../../onnx/runner.js";
 import { isDType } from "../../tensor/dtype.js";
+import { rowOf, stackRows } from "../../tensor/rows.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Program, RunResult, SessionOptions, Step } from "../backend.js";
-import { rowOf, stackRows } from "../rows.js";
 import type { Request, Response, Task } from "./protocol.js";
 
 const LEVELS = { off: "disabled", basic: "basic", all: "all" } as const satisfies Record<

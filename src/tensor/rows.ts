@@ -1,8 +1,8 @@
 /** Rows of tensors: taking one out of a batch and stacking several into one. */
 import { PolyheadError } from "../base/errors.js";
-import { DTYPES } from "../tensor/dtype.js";
-import { formatShape, sameShape } from "../tensor/shape.js";
-import type { NumericArray, Tensor } from "../tensor/tensor.js";
+import { DTYPES } from "./dtype.js";
+import { formatShape, sameShape } from "./shape.js";
+import type { NumericArray, Tensor } from "./tensor.js";
 
 /**
  * Row `at` of the first dimension, as a batch of one that shares the tensor's memory.

@@ -1,0 +1,43 @@
+/** `polyhead share`: what several models have in common. */
+import { basename } from "node:path";
+import type { Command } from "commander";
+import { loadModel } from "../../files/disk.js";
+import { shareReport } from "../../onnx/share.js";
+import { count, table } from "../format.js";
+import { type Outcome, performs } from "../outcome.js";
+
+/** Adds the verb. */
+export function addShare(program: Command): void {
+  const command = program
+    .command("share")
+    .description("show what models have in common")
+    .argument("<models...>", "ONNX files");
+  performs(command, perform);
+}
+
+async function perform(paths: readonly string[]): Promise<Outcome> {
+  const short = paths.map((path) => basename(path, ".onnx"));
+  const areUnique = new Set(short).size === short.length;
+  const models = await Promise.all(
+    paths.map(async (path, at) => ({
+      name: areUnique ? (short[at] ?? path) : path,
+      model: await loadModel(path),
+    })),
+  );
+  const report = await shareReport(models);
+  const { separate, shared } = report.parameters;
+  return {
+    data: report,
+    text: [
+      ...table([
+        ["used by", "nodes", "parameters"],
+        ...report.segments.map(({ usedBy, nodes, parameters }) => [
+          usedBy.join(", "),
+          nodes,
+          count(parameters),
+        ]),
+      ]),
+      `parameters: ${count(separate)} separately, ${count(shared)} together`,
+    ],
+  };
+}

@@ -1,0 +1,195 @@
+/**
+ * Splitting: one model becomes a backbone, whose outputs are the values at the cut, and the heads that read them.
+ * Outputs that share nothing which varies after the cut become separate heads. An output that the backbone makes
+ * on the way to the cut becomes a tap of its own, with a head that passes it on, so that the heads together
+ * still give every output of the model.
+ */
+import { PolyheadError } from "../base/errors.js";
+import { extract, requireValue, withGraph } from "./extract.js";
+import { GraphIndex, reads } from "./graph.js";
+import { identify } from "./identity.js";
+import { type Tap, withMetadata } from "./metadata.js";
+import { copyOf, declaredType, graph, type Model, type Node, node, type ValueType } from "./model.js";
+import { inferTypes } from "./shapes.js";
+
+/** How to split. */
+export interface SplitOptions {
+  /** Values that separate the inputs from the outputs. */
+  readonly at: readonly string[];
+  /** Dtypes and shapes of values; inferred by default. */
+  readonly types?: ReadonlyMap<string, ValueType>;
+}
+
+/** A head of a split model. */
+export interface SplitHead {
+  /** Unlike the names of the other heads, and fit for a file. */
+  readonly name: string;
+  readonly model: Model;
+}
+
+/** A model in parts. */
+export interface Split {
+  readonly backbone: Model;
+  /** What the backbone gives, in the order of its outputs. */
+  readonly taps: readonly Tap[];
+  readonly heads: readonly SplitHead[];
+}
+
+/**
+ * The parts of a model. Preprocessing stays with all of them, labels, task and decoding with the heads.
+ * @throws PolyheadError CUT_INVALID when the values do not separate inputs from outputs, with the path around
+ *   them, or when the type of one is not known
+ * @throws PolyheadError NOT_FOUND when a name is no value of the model
+ */
+export async function splitModel(model: Model, options: SplitOptions): Promise<Split> {
+  const index = new GraphIndex(model.graph);
+  const types = options.types ?? inferTypes(model);
+  const cut = [...new Set(options.at)];
+  requireVarying(index, cut);
+  const inBackbone = new Set([...index.ancestors(cut).flatMap(({ output }) => output), ...cut]);
+  const given = new Set(index.inputs.map(({ name }) => name));
+  const passed = index.outputNames.filter((name) => inBackbone.has(name) || given.has(name));
+  const names = [...new Set([...cut, ...passed])];
+  const rest = index.outputNames.filter((name) => !passed.includes(name));
+  // Looks for paths around the whole cut, so that the message names all of it.
+  if (rest.length > 0) extract(model, index, names, rest, types);
+
+  const backbone = extract(model, index, [...given], names, types);
+  const identities = await identify(model);
+  const taps = backbone.graph.output.map((info): Tap => {
+    const type = declaredType(info);
+    if (!type?.shape) {
+      throw new PolyheadError(
+        "CUT_INVALID",
+        `The shape of ${JSON.stringify(info.name)} is not known, so that no head can be held to it.`,
+        { value: info.name },
+      );
+    }
+    return {
+      name: info.name,
+      dtype: type.dtype,
+      shape: type.shape,
+      identity: identities.get(info.name) ?? "",
+    };
+  });
+  const heads = [
+    ...groupOutputs(index, rest, names).map((outputs) => headOf(model, index, taps, outputs, types)),
+    ...taps.filter(({ name }) => passed.includes(name)).map((tap) => passingHead(model, tap)),
+  ];
+  const headNames = fileNames(heads.map(({ graph }) => graph.output[0]?.name ?? ""));
+  return {
+    backbone: withMetadata(backbone, {
+      role: "backbone",
+      taps,
+      task: undefined,
+      labels: undefined,
+      decoding: undefined,
+      quality: undefined,
+    }),
+    taps,
+    heads: heads.map((head, at) => ({ name: headNames[at] ?? "head", model: head })),
+  };
+}
+
+function headOf(
+  model: Model,
+  index: GraphIndex,
+  taps: readonly Tap[],
+  outputs: readonly string[],
+  types: ReadonlyMap<string, ValueType>,
+): Model {
+  const nodes = index.ancestors(outputs, new Set(taps.map(({ name }) => name)));
+  const read = new Set(nodes.flatMap(reads));
+  const own = taps.filter(({ name }) => read.has(name));
+  const head = extract(
+    model,
+    index,
+    own.map(({ name }) => name),
+    outputs,
+    types,
+  );
+  return withMetadata(head, { role: "head", taps: own });
+}
+
+/** A head that gives a tap as an output: its input has another name, because one name is one value. */
+function passingHead(model: Model, tap: Tap): Model {
+  const info = [...model.graph.output].find(({ name }) => name === tap.name);
+  const outputs = info ? [info] : [];
+  const main = graph(model.graph.name, {
+    nodes: [node("Identity", [`${tap.name}_tap`], [tap.name])],
+    inputs: outputs.map((each) => copyOf(each, { name: `${tap.name}_tap` })),
+    outputs,
+    weights: [],
+  });
+  return withMetadata(withGraph(model, main), { role: "head", taps: [tap] });
+}
+
+/** Outputs in groups that share no node which depends on the cut; constant ones go with the first group. */
+function groupOutputs(index: GraphIndex, outputs: readonly string[], cut: readonly string[]): string[][] {
+  const stop = new Set(cut);
+  const varying = new Set(cut);
+  const varyingNodes = new Set<Node>();
+  for (const each of index.order) {
+    if (!reads(each).some((name) => varying.has(name))) continue;
+    varyingNodes.add(each);
+    for (const name of each.output) varying.add(name);
+  }
+  const groups: { outputs: string[]; nodes: Set<Node> }[] = [];
+  const constant: string[] = [];
+  for (const output of outputs) {
+    const nodes = new Set(index.ancestors([output], stop).filter((each) => varyingNodes.has(each)));
+    if (nodes.size === 0) {
+      constant.push(output);
+      continue;
+    }
+    const merged = { outputs: [output], nodes };
+    for (const group of groups.filter((each) => [...each.nodes].some((one) => nodes.has(one)))) {
+      merged.outputs.unshift(...group.outputs);
+      for (const each of group.nodes) nodes.add(each);
+      groups.splice(groups.indexOf(group), 1);
+    }
+    groups.push(merged);
+  }
+  const lists = groups.map((group) => group.outputs);
+  if (constant.length > 0) lists[0] = [...(lists[0] ?? []), ...constant];
+  const place = (name = "") => outputs.indexOf(name);
+  return lists
+    .map((list) => list.sort((a, b) => place(a) - place(b)))
+    .sort(([a], [b]) => place(a) - place(b));
+}
+
+/** @throws PolyheadError NOT_FOUND, CUT_INVALID */
+function requireVarying(index: GraphIndex, cut: readonly string[]): void {
+  if (cut.length === 0) {
+    throw new PolyheadError("CUT_INVALID", "The cut names no value; expected one at least.", {});
+  }
+  const varying = new Set(index.inputs.map(({ name }) => name));
+  for (const each of index.order)
+    if (reads(each).some((name) => varying.has(name))) for (const name of each.output) varying.add(name);
+  for (const name of cut) {
+    if (varying.has(name)) continue;
+    requireValue(index, name);
+    throw new PolyheadError(
+      "CUT_INVALID",
+      `${JSON.stringify(name)} is the same for every input, so that a head would read nothing; expected a value that depends on an input.`,
+      { value: name },
+    );
+  }
+}
+
+/** Names for files, one for each output name; a single head is called `head`. */
+function fileNames(outputs: readonly string[]): string[] {
+  if (outputs.length === 1) return ["head"];
+  const taken = new Set(["backbone"]);
+  return outputs.map((output) => {
+    const wanted =
+      output
+        .replace(/[^A-Za-z0-9._-]+/g, "_")
+        .replace(/^[._]+|[._]+$/g, "")
+        .slice(0, 64) || "head";
+    let name = wanted;
+    for (let suffix = 2; taken.has(name.toLowerCase()); suffix++) name = `${wanted}-${suffix}`;
+    taken.add(name.toLowerCase());
+    return name;
+  });
+}
