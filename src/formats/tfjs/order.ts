@@ -21,13 +21,15 @@ export function neededNodes(artifact: Artifact): NeededNodes {
   const sorted: TfNode[] = [];
   const state = new Map<string, "open" | "done">();
   let cycle: string[] | undefined;
-  const stack = artifact.outputs.map((output) => find(artifact, output.reference.node, "the signature"));
+  const stack = artifact.outputs
+    .toReversed()
+    .map((output) => find(artifact, output.reference.node, "the signature"));
   while (stack.length > 0) {
     const node = stack.at(-1);
     if (node === undefined) break;
     if (state.get(node.name) === undefined) {
       state.set(node.name, "open");
-      for (const input of node.inputs) {
+      for (const input of node.inputs.toReversed()) {
         const next = find(artifact, input.node, `node ${JSON.stringify(node.name)}`);
         if (state.get(next.name) === undefined) stack.push(next);
         else if (state.get(next.name) === "open") cycle ??= [next.name, node.name];

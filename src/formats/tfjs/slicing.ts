@@ -42,6 +42,7 @@ export function axisRange(
     const from = start === undefined ? (step > 0 ? least : most) : place(start);
     const to = end === undefined ? (step > 0 ? most : least) : place(end);
     const count = Math.max(0, Math.ceil((to - from) / step));
+    if (count === 0) return { axis, start: 0, end: 0, step: 1, size: 0 };
     return { axis, start: from, end: to < 0 ? AXIS_START : to, step, size: count };
   }
   const from = start ?? (step > 0 ? 0 : AXIS_END);

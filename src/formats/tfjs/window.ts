@@ -64,7 +64,7 @@ export function slide(
 
   if (window.padding === "SAME") {
     const output = axes.map(({ size, stride }) => ceilDivide(size, stride));
-    if (axes.some(({ size, stride }) => typeof size === "string" && stride > 1)) {
+    if (axes.some(({ size, stride, extent }) => typeof size === "string" && stride > 1 && extent > 1)) {
       return { output, attributes: { ...shape, auto_pad: "SAME_UPPER" } };
     }
     const pads = axes.map(({ size, stride, extent }) => samePadding(size, stride, extent));
@@ -92,6 +92,7 @@ export function slide(
 
 /** Padding before and after that makes the output as long as the input divided by the stride, rounded up. */
 export function samePadding(size: Dimension, stride: number, extent: number): readonly [number, number] {
+  if (extent === 1) return [0, 0];
   const covered =
     typeof size === "number" ? (Math.ceil(size / stride) - 1) * stride + extent - size : extent - 1;
   const margin = Math.max(covered, 0);

@@ -6,7 +6,7 @@ import { derived, total } from "../dimension.js";
 import { malformed } from "../json.js";
 import { KNOWN_LIMIT, knownElements } from "../known.js";
 import type { Call, Rule, Rules } from "../rule.js";
-import { unsupported } from "../unsupported.js";
+import { LONGEST_LIST, unsupported } from "../unsupported.js";
 import { axisIndex, size, storedAxis, storedShape, type Value } from "../value.js";
 import { widened } from "./elementwise.js";
 
@@ -150,7 +150,8 @@ function oneHot(call: Call): Value {
   const { builder } = call;
   const indices = builder.plain(builder.cast(call.input(0), "int32"));
   const depth = call.number(1, "the depth of a one-hot code");
-  if (!(depth >= 0 && depth <= 2 ** 20)) throw malformed(`A one-hot code has the depth ${depth}.`, { depth });
+  if (!(depth >= 0 && depth <= LONGEST_LIST))
+    throw malformed(`A one-hot code has the depth ${depth}.`, { depth });
   const dtype = call.attributes.dtype("T") ?? call.inputs[2]?.dtype ?? "float32";
   const [on, off] = [2, 3].map((index) => builder.reshape(builder.cast(call.input(index), dtype), []));
   if (!on || !off) throw malformed(`Node ${JSON.stringify(call.name)} lacks the values of its code.`);

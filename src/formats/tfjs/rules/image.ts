@@ -6,12 +6,9 @@ import { float32 } from "../../../tensor/tensor.js";
 import { derived, product, quotient } from "../dimension.js";
 import { malformed } from "../json.js";
 import type { Call, Rules } from "../rule.js";
-import { unsupported } from "../unsupported.js";
+import { LONGEST_LIST, unsupported } from "../unsupported.js";
 import { size, storedAxis, type Value } from "../value.js";
 import { isChannelsFirstFormat } from "../window.js";
-
-/** More rows or columns than this are not written down one by one. */
-const LONGEST_LIST = 2 ** 16;
 
 /** Says which place of the old image a place of the new one shows. */
 interface Sampling {

@@ -4,7 +4,7 @@ import type { GraphBuilder } from "../builder.js";
 import { derived, sum } from "../dimension.js";
 import { malformed } from "../json.js";
 import type { Call, Rules } from "../rule.js";
-import { unsupported } from "../unsupported.js";
+import { checkListLength, unsupported } from "../unsupported.js";
 import { inStoredOrder, size, storedAxis, type Value } from "../value.js";
 
 /** Elements before and after each axis of TF.js'. */
@@ -78,6 +78,7 @@ function mirrorAxis(builder: GraphBuilder, value: Value, axis: number, before: n
   if (before < 0 || after < 0 || before > full || after > full) {
     throw malformed(`An axis of ${full} cannot be mirrored by ${before} and ${after} elements.`);
   }
+  checkListLength(before + full + after, "mirroring an axis");
   const order = Array.from({ length: before + full + after }, (_, at) => {
     const index = at - before;
     if (index < 0) return -index - 1;

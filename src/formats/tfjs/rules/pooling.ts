@@ -21,6 +21,9 @@ function pooling(opType: string, attributes: Readonly<Record<string, number>>): 
       window,
     );
     const { dilations: _, ...undilated } = geometry;
+    const gap = window.kernel.some((size, axis) => size < (window.strides[axis] ?? 1));
+    if (gap && "auto_pad" in geometry)
+      throw unsupported("pooling with gaps over axes of a size known at run time only");
     const stored = isFirst ? builder.plain(image) : builder.channelsFirst(image);
     const shape = isFirst
       ? [...image.shape.slice(0, 2), ...output]

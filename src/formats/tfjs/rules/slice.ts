@@ -5,7 +5,7 @@ import { derived } from "../dimension.js";
 import { malformed } from "../json.js";
 import type { Call, Rules } from "../rule.js";
 import { AXIS_END, AXIS_START, type AxisRange, axisRange, singleElement, slice } from "../slicing.js";
-import { unsupported } from "../unsupported.js";
+import { checkListLength, unsupported } from "../unsupported.js";
 import { axisIndex, size, type Value } from "../value.js";
 
 function plainSlice(call: Call): Value {
@@ -172,6 +172,7 @@ function split(call: Call): readonly Value[] {
     const parts = call.attributes.int("num_split", 1);
     if (parts < 1 || full % parts !== 0)
       throw malformed(`An axis of ${full} cannot be split into ${parts} parts.`);
+    checkListLength(parts, "a split");
     return splitAxis(call, value, axis, Array<number>(parts).fill(full / parts));
   }
   const sizes = call.numbers(1, "the sizes of a split");
@@ -199,6 +200,7 @@ function unpack(call: Call): readonly Value[] {
   const axis = axisIndex(call.attributes.int("axis", 0), value.shape.length);
   const full = size(value, axis);
   if (typeof full === "string") throw unsupported("unpacking an axis whose size is known at run time only");
+  checkListLength(full, "unpacking");
   return splitAxis(call, value, axis, Array<number>(full).fill(1)).map((part) =>
     dropAxes(builder, part, [axis]),
   );
