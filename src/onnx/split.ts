@@ -2,22 +2,33 @@
  * Splitting: one model becomes a backbone, whose outputs are the values at the cut, and the heads that read them.
  * Outputs that share nothing which varies after the cut become separate heads. An output that the backbone makes
  * on the way to the cut becomes a tap of its own, with a head that passes it on, so that the heads together
- * still give every output of the model.
+ * still give every output of the model. A batch of one that an exporter fixed is opened on the way, see batch.ts.
  */
 import { PolyheadError } from "../base/errors.js";
+import type { SymbolicShape } from "../tensor/shape.js";
+import { dynamicBatch, isBatched } from "./batch.js";
 import { extract, requireValue, withGraph } from "./extract.js";
 import { GraphIndex, reads } from "./graph.js";
 import { identify } from "./identity.js";
-import { type Tap, withMetadata } from "./metadata.js";
-import { copyOf, declaredType, graph, type Model, type Node, node, type ValueType } from "./model.js";
+import { readMetadata, type Tap, withMetadata } from "./metadata.js";
+import {
+  copyOf,
+  declaredType,
+  graph,
+  type Model,
+  type Node,
+  node,
+  type ValueType,
+  valueInfo,
+} from "./model.js";
 import { inferTypes } from "./shapes.js";
 
 /** How to split. */
 export interface SplitOptions {
   /** Values that separate the inputs from the outputs. */
   readonly at: readonly string[];
-  /** Dtypes and shapes of values; inferred by default. */
-  readonly types?: ReadonlyMap<string, ValueType>;
+  /** Keep a batch of one that the exporter fixed, rather than open it as far as the graph allows. */
+  readonly keepBatch?: boolean;
 }
 
 /** A head of a split model. */
@@ -33,6 +44,8 @@ export interface Split {
   /** What the backbone gives, in the order of its outputs. */
   readonly taps: readonly Tap[];
   readonly heads: readonly SplitHead[];
+  /** What was done to the batch. */
+  readonly notes: readonly string[];
 }
 
 /**
@@ -41,20 +54,13 @@ export interface Split {
  *   them, or when the type of one is not known
  * @throws PolyheadError NOT_FOUND when a name is no value of the model
  */
-export async function splitModel(model: Model, options: SplitOptions): Promise<Split> {
-  const index = new GraphIndex(model.graph);
-  const types = options.types ?? inferTypes(model);
-  const cut = [...new Set(options.at)];
-  requireVarying(index, cut);
-  const inBackbone = new Set([...index.ancestors(cut).flatMap(({ output }) => output), ...cut]);
-  const given = new Set(index.inputs.map(({ name }) => name));
-  const passed = index.outputNames.filter((name) => inBackbone.has(name) || given.has(name));
-  const names = [...new Set([...cut, ...passed])];
+export async function splitModel(given: Model, options: SplitOptions): Promise<Split> {
+  const { model, index, types, taps: names, passed, fixed, notes } = chooseCut(given, options);
   const rest = index.outputNames.filter((name) => !passed.includes(name));
   // Looks for paths around the whole cut, so that the message names all of it.
   if (rest.length > 0) extract(model, index, names, rest, types);
-
-  const backbone = extract(model, index, [...given], names, types);
+  const inputs = index.inputs.map(({ name }) => name);
+  const backbone = extract(model, index, inputs, names, types);
   const identities = await identify(model);
   const taps = backbone.graph.output.map((info): Tap => {
     const type = declaredType(info);
@@ -73,7 +79,10 @@ export async function splitModel(model: Model, options: SplitOptions): Promise<S
     };
   });
   const heads = [
-    ...groupOutputs(index, rest, names).map((outputs) => headOf(model, index, taps, outputs, types)),
+    ...groupOutputs(index, rest, names).map((outputs) => {
+      const head = headOf(model, index, taps, outputs, types);
+      return outputs.some((name) => fixed.has(name)) ? atOneRow(head) : head;
+    }),
     ...taps.filter(({ name }) => passed.includes(name)).map((tap) => passingHead(model, tap)),
   ];
   const headNames = fileNames(heads.map(({ graph }) => graph.output[0]?.name ?? ""));
@@ -88,7 +97,67 @@ export async function splitModel(model: Model, options: SplitOptions): Promise<S
     }),
     taps,
     heads: heads.map((head, at) => ({ name: headNames[at] ?? "head", model: head })),
+    notes,
   };
+}
+
+/** The model as it is to be cut, and where. */
+interface Cut {
+  readonly model: Model;
+  readonly index: GraphIndex;
+  readonly types: ReadonlyMap<string, ValueType>;
+  /** The values asked for, and the outputs that the backbone makes on the way to them. */
+  readonly taps: readonly string[];
+  readonly passed: readonly string[];
+  /** Outputs that take one row only. */
+  readonly fixed: ReadonlySet<string>;
+  readonly notes: readonly string[];
+}
+
+/** Opens the batch where every tap can have any number of rows, and leaves the model as it is else. */
+function chooseCut(model: Model, options: SplitOptions): Cut {
+  const index = new GraphIndex(model.graph);
+  const cut = [...new Set(options.at)];
+  requireVarying(index, cut);
+  const inBackbone = new Set([
+    ...index.inputs.map(({ name }) => name),
+    ...index.ancestors(cut).flatMap(({ output }) => output),
+    ...cut,
+  ]);
+  const passed = index.outputNames.filter((name) => inBackbone.has(name));
+  const taps = [...new Set([...cut, ...passed])];
+  const types = inferTypes(model);
+  const asIs = { model, index, types, taps, passed, fixed: new Set<string>(), notes: [] };
+  if (options.keepBatch) return asIs;
+  const opened = dynamicBatch(model, types);
+  if (opened.model === model) return asIs;
+  const single = taps.find((name) => !isBatched(opened.types.get(name)));
+  if (single !== undefined) {
+    const note = `The batch stays fixed at 1: ${JSON.stringify(single)} cannot have several rows. A cut further up may.`;
+    return { ...asIs, notes: [note] };
+  }
+  return {
+    model: opened.model,
+    index: new GraphIndex(opened.model.graph),
+    types: opened.types,
+    taps,
+    passed,
+    fixed: new Set(opened.fixed.map(({ output }) => output)),
+    notes: opened.notes,
+  };
+}
+
+/** A head that mixes rows: it is given them one by one. */
+function atOneRow(head: Model): Model {
+  const single = (shape: SymbolicShape | undefined) => shape && [1, ...shape.slice(1)];
+  const { taps = [] } = readMetadata(head);
+  const input = head.graph.input.map((info) => {
+    const type = declaredType(info);
+    return type ? valueInfo(info.name, type.dtype, single(type.shape)) : info;
+  });
+  return withMetadata(withGraph(head, copyOf(head.graph, { input })), {
+    taps: taps.map((tap) => ({ ...tap, shape: single(tap.shape) ?? tap.shape })),
+  });
 }
 
 function headOf(

@@ -16,6 +16,7 @@ import { type Outcome, performs } from "../outcome.js";
 interface Options {
   readonly at: string[];
   readonly out: string;
+  readonly keepBatch?: boolean;
 }
 
 /** Adds the verb. */
@@ -25,17 +26,19 @@ export function addSplit(program: Command): void {
     .description("split a model into a backbone and heads, proved equal, or write nothing")
     .argument("<model>", "ONNX file")
     .requiredOption("--at <taps>", "values to cut at, separated by commas", (text: string) => text.split(","))
+    .option("--keep-batch", "leave a batch of one as it is")
     .requiredOption("-o, --out <folder>", "folder for the parts");
   performs(command, perform);
 }
 
-async function perform(path: string, { at, out }: Options): Promise<Outcome> {
-  const { model, notes } = toEvaluation(await loadModel(path));
+async function perform(path: string, { at, out, keepBatch = false }: Options): Promise<Outcome> {
+  const { model, notes: changes } = toEvaluation(await loadModel(path));
   const runtime = await Runtime.open(() => OrtWorker.start());
   try {
     const open = openModelOn(runtime);
-    const split = await splitModel(model, { at });
+    const split = await splitModel(model, { at, keepBatch });
     const proof = await proveSplit(model, split, open);
+    const notes = [...changes, ...split.notes];
     const backbonePath = join(out, "backbone.onnx");
     await saveModel(backbonePath, split.backbone);
     const heads = split.heads.map((head) => ({ ...head, path: join(out, `${head.name}.onnx`) }));
