@@ -1,15 +1,20 @@
 /** ONNX models as data: read, write, identify, split, join, share. */
+
+export * from "./canonical.js";
 export * from "./constant.js";
 export * from "./evaluation.js";
 export * from "./extract.js";
 export * from "./graph.js";
 export * from "./identity.js";
 export * from "./join.js";
+export * from "./merge.js";
 export * from "./metadata.js";
 export * from "./model.js";
+export * from "./partition.js";
 export * from "./read.js";
 export * from "./runner.js";
 export * from "./samples.js";
+export * from "./segment-model.js";
 export * from "./shapes.js";
 export * from "./share.js";
 export * from "./split.js";

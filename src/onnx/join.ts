@@ -3,30 +3,25 @@
  * reads, never by their names; an adapter's outputs count as the taps it stands in for. The joined graph is the
  * union of the parts' canonical forms, with the names of the files put back where they do not collide.
  */
-import { toBinary } from "@bufbuild/protobuf";
 import { PolyheadError } from "../base/errors.js";
 import { formatShape } from "../tensor/shape.js";
 import { type CanonicalGraph, canonicalGraph, renamedNode, renamedWeight } from "./canonical.js";
 import { withGraph } from "./extract.js";
-import { FunctionProtoSchema } from "./generated/onnx_pb.js";
 import { GraphIndex } from "./graph.js";
 import { type Identity, identify } from "./identity.js";
+import { joinFunctions, joinOperatorSets } from "./merge.js";
 import { readMetadata, withMetadata } from "./metadata.js";
 import {
-  canonicalDomain,
   copyOf,
   declaredType,
   type Graph,
   graph,
   type Model,
-  type ModelFunction,
   type Node,
   node,
-  opsetVersion,
   subgraphs,
   type ValueInfo,
 } from "./model.js";
-import { schemaVersion } from "./operator-schema.js";
 
 /** A value that parts may read. */
 interface Offer {
@@ -87,7 +82,7 @@ export async function joinModels(backbone: Model, ...parts: readonly Model[]): P
   const main = joinGraphs(backbone.graph, graphs, outputs, names);
   const joined = copyOf(withGraph(backbone, main), {
     irVersion: BigInt(Math.max(...all.map(({ irVersion }) => Number(irVersion)))),
-    opsetImport: joinOperatorSets(all),
+    opsetImport: joinOperatorSets(all.map((each) => ({ model: each, nodes: each.graph.node }))),
     functions: joinFunctions(all),
   });
   return withMetadata(joined, joinedMetadata(parts));
@@ -207,66 +202,6 @@ class Names {
       for (const inner of subgraphs(each)) this.#seeBody(inner);
     }
   }
-}
-
-/** @throws PolyheadError MODEL_UNSUPPORTED */
-function joinOperatorSets(models: readonly Model[]): Model["opsetImport"] {
-  const [first] = models;
-  const domains = new Set(
-    models.flatMap((each) => each.opsetImport.map(({ domain }) => canonicalDomain(domain))),
-  );
-  return [...domains].map((domain) => {
-    const newest = Math.max(...models.map((each) => opsetVersion(each, domain) ?? 0));
-    for (const each of models) {
-      const own = opsetVersion(each, domain);
-      if (own === undefined || own === newest) continue;
-      const changed = operatorsOf(each.graph.node, domain).find(
-        (opType) => schemaVersion(domain, opType, own) !== schemaVersion(domain, opType, newest),
-      );
-      if (changed === undefined) continue;
-      throw new PolyheadError(
-        "MODEL_UNSUPPORTED",
-        `The parts use versions ${own} and ${newest} of the operator set ${JSON.stringify(domain || "ai.onnx")}, between which ${changed} changed. Export them for the same version.`,
-        { domain, versions: [own, newest], operator: changed },
-      );
-    }
-    const entry = first?.opsetImport[0];
-    return {
-      ...(entry ?? { $typeName: "onnx.OperatorSetIdProto" as const }),
-      domain,
-      version: BigInt(newest),
-    };
-  });
-}
-
-function operatorsOf(nodes: readonly Node[], domain: string): string[] {
-  return nodes.flatMap((each) => [
-    ...(canonicalDomain(each.domain) === domain ? [each.opType] : []),
-    ...subgraphs(each).flatMap((body) => operatorsOf(body.node, domain)),
-  ]);
-}
-
-/** @throws PolyheadError MODEL_UNSUPPORTED */
-function joinFunctions(models: readonly Model[]): ModelFunction[] {
-  const byKey = new Map<string, ModelFunction>();
-  for (const each of models.flatMap(({ functions }) => functions)) {
-    const key = JSON.stringify([canonicalDomain(each.domain), each.name, each.overload]);
-    const other = byKey.get(key);
-    if (other && !sameBytes(other, each)) {
-      throw new PolyheadError(
-        "MODEL_UNSUPPORTED",
-        `Two parts define the function ${JSON.stringify(each.name)} in different ways; inline it in one of them.`,
-        { function: each.name, domain: each.domain },
-      );
-    }
-    byKey.set(key, each);
-  }
-  return [...byKey.values()];
-}
-
-function sameBytes(a: ModelFunction, b: ModelFunction): boolean {
-  const [left, right] = [toBinary(FunctionProtoSchema, a), toBinary(FunctionProtoSchema, b)];
-  return left.length === right.length && left.every((byte, at) => byte === right[at]);
 }
 
 /** What heads say of their task holds for the whole where they agree. */

@@ -36,11 +36,15 @@ async function create(number: number, model: Uint8Array, options: SessionOptions
 async function run(program: Program, given: ReadonlyMap<string, Tensor>): Promise<RunResult> {
   const values = new Map(given);
   const stepTimes: number[] = [];
-  for (const step of program.steps) {
+  for (const [at, step] of program.steps.entries()) {
     const start = performance.now();
-    const made = step.byRow
-      ? await runByRow(step, values)
-      : await runStep(step, (name) => lookUp(values, name));
+    const made = await (step.byRow
+      ? runByRow(step, values)
+      : runStep(step, (name) => lookUp(values, name))
+    ).catch((thrown) => {
+      const { code, message, details } = asPolyheadError(thrown, "RUN_FAILED", "ONNX Runtime failed");
+      throw new PolyheadError(code, message, { ...details, step: at });
+    });
     for (const [name, value] of made) values.set(name, value);
     stepTimes.push(performance.now() - start);
   }

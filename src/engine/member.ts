@@ -1,0 +1,186 @@
+/**
+ * A loaded model: the graph in canonical form, what it reads, what it answers, and whether it takes batches. A
+ * head is bound here, once, to the values that it reads; afterwards it is a model like any other.
+ */
+import { sha256 } from "@noble/hashes/sha2.js";
+import { bytesToHex } from "@noble/hashes/utils.js";
+import { PolyheadError } from "../base/errors.js";
+import { canonicalGraph } from "../onnx/canonical.js";
+import { GraphIndex } from "../onnx/graph.js";
+import { type Identity, identify } from "../onnx/identity.js";
+import { type Metadata, readMetadata } from "../onnx/metadata.js";
+import { declaredType, type Model, type ValueInfo, type ValueType } from "../onnx/model.js";
+import type { SegmentSource } from "../onnx/segment-model.js";
+import { inferTypes } from "../onnx/shapes.js";
+import { modelBytes } from "../onnx/write.js";
+import { formatShape } from "../tensor/shape.js";
+
+/** How many rows a graph takes at once: any number, or exactly so many. */
+export type Batch = "any" | number;
+
+/** A model in an engine. */
+export interface Member extends SegmentSource {
+  /** SHA-256 of the model's file with its weights inside. */
+  readonly revision: string;
+  readonly metadata: Metadata;
+  readonly batch: Batch;
+  /** Inputs that requests give, by name; of a head those of the backbones that it reads. */
+  readonly inputs: ReadonlyMap<string, ModelInput>;
+  /** Identities of the outputs by name. */
+  readonly outputs: ReadonlyMap<string, Identity>;
+  /** The members whose graphs make what this one reads, each after those it reads itself. */
+  readonly providers: readonly Member[];
+}
+
+/** An input that requests give. */
+export interface ModelInput {
+  readonly identity: Identity;
+  readonly info: ValueInfo;
+}
+
+/** Names, by input, the taps that a head shall read whatever it was made for. */
+export type Binding = Readonly<Record<string, string>>;
+
+/** The revision of a model. */
+export function revisionOf(model: Model): string {
+  return bytesToHex(sha256(modelBytes(model)));
+}
+
+/**
+ * Makes a member of a model.
+ * @param loaded the members whose values a head may read
+ * @param bind reads taps by name instead of by identity
+ * @throws PolyheadError HEAD_MISMATCH, MODEL_MALFORMED, NOT_FOUND
+ */
+export async function makeMember(
+  model: Model,
+  revision: string,
+  loaded: readonly Member[],
+  bind?: Binding,
+): Promise<Member> {
+  const metadata = readMetadata(model);
+  const index = new GraphIndex(model.graph);
+  const readsTaps = bind !== undefined || (metadata.taps !== undefined && metadata.role !== "backbone");
+  const bound = readsTaps ? bindInputs(index, metadata, loaded, bind) : new Map<string, Source>();
+  const taken = new Map([...bound].map(([name, { identity }]) => [name, identity]));
+  const identities = await identify(model, { inputs: taken });
+  const graph = canonicalGraph(index, identities);
+  const types = new Map<Identity, ValueType>();
+  for (const [name, type] of inferTypes(model)) {
+    const identity = identities.get(name);
+    if (identity !== undefined) types.set(identity, type);
+  }
+  const providers = new Set([...bound.values()].flatMap(({ member }) => [...member.providers, member]));
+  const own = index.inputs
+    .filter(({ name }) => !bound.has(name))
+    .map((info) => [info.name, { identity: identities.get(info.name) ?? "", info }] as const);
+  return {
+    revision,
+    model,
+    metadata,
+    graph,
+    types,
+    batch: batchOf(index.inputs),
+    inputs: new Map([...[...providers].flatMap((each) => [...each.inputs]), ...own]),
+    outputs: graph.outputs,
+    providers: [...providers],
+  };
+}
+
+/** Where an input of a head comes from. */
+interface Source {
+  readonly identity: Identity;
+  readonly member: Member;
+}
+
+function bindInputs(
+  index: GraphIndex,
+  { taps = [] }: Metadata,
+  loaded: readonly Member[],
+  bind: Binding | undefined,
+): Map<string, Source> {
+  return new Map(
+    index.inputs.map((info, place) => {
+      const wanted = bind?.[info.name];
+      if (wanted !== undefined) return [info.name, tapByName(info, wanted, loaded)] as const;
+      const tap = taps[place];
+      const member = tap && loaded.find((each) => makes(each, tap.identity));
+      if (tap && member) return [info.name, { identity: tap.identity, member }] as const;
+      throw mismatch(info, tap, loaded);
+    }),
+  );
+}
+
+function makes({ graph, types }: Member, identity: Identity): boolean {
+  return types.has(identity) || [...graph.outputs.values()].includes(identity);
+}
+
+function tapByName(info: ValueInfo, wanted: string, loaded: readonly Member[]): Source {
+  const backbones = loaded.filter(({ metadata }) => metadata.role === "backbone");
+  for (const member of backbones) {
+    const identity = member.outputs.get(wanted);
+    if (identity !== undefined) {
+      requireSameType(info, wanted, member.types.get(identity));
+      return { identity, member };
+    }
+  }
+  const known = backbones.flatMap(({ outputs }) => [...outputs.keys()]);
+  throw new PolyheadError(
+    "NOT_FOUND",
+    `No loaded backbone has a tap ${JSON.stringify(wanted)}; expected one of ${known.join(", ") || "none"}.`,
+    { tap: wanted, expected: known },
+  );
+}
+
+/** @throws PolyheadError HEAD_MISMATCH when even dtype or shape differ, which no wish can mend */
+function requireSameType(info: ValueInfo, tap: string, type: ValueType | undefined): void {
+  const own = declaredType(info);
+  if (!own || !type) return;
+  const fits =
+    own.dtype === type.dtype &&
+    (!own.shape ||
+      !type.shape ||
+      (own.shape.length === type.shape.length &&
+        own.shape.every(
+          (size, axis) => axis === 0 || typeof size === "string" || size === type.shape?.[axis],
+        )));
+  if (fits) return;
+  const [expected, got] = [own, type].map(({ dtype, shape }) => `${dtype} ${formatShape(shape ?? [])}`);
+  throw new PolyheadError(
+    "HEAD_MISMATCH",
+    `The head's input ${JSON.stringify(info.name)} takes ${expected}, and the tap ${JSON.stringify(tap)} is ${got}. An adapter between them can mend that.`,
+    { input: info.name, tap, expected, got },
+  );
+}
+
+function mismatch(
+  info: ValueInfo,
+  tap: { name: string; identity: Identity } | undefined,
+  loaded: readonly Member[],
+): PolyheadError {
+  const offers = loaded
+    .filter(({ metadata }) => metadata.role === "backbone")
+    .flatMap(({ outputs }) => [...outputs].map(([name, identity]) => ({ name, identity })));
+  if (!tap) {
+    return new PolyheadError(
+      "HEAD_MISMATCH",
+      `Nothing says what the head's input ${JSON.stringify(info.name)} reads: its metadata names no tap for it. If you know that it fits, bind it to a tap by name.`,
+      { input: info.name, offers },
+    );
+  }
+  const near = offers.find(({ name }) => name === tap.name) ?? offers[0];
+  const made = near
+    ? `the backbone's ${JSON.stringify(near.name)} has identity ${near.identity}`
+    : "no backbone is loaded";
+  return new PolyheadError(
+    "HEAD_MISMATCH",
+    `The head reads ${JSON.stringify(tap.name)} of identity ${tap.identity}; ${made}. Load the backbone that the head was made for, put an adapter between them, or bind the head to a tap by name if you know better.`,
+    { input: info.name, expected: tap, got: near, offers },
+  );
+}
+
+function batchOf(inputs: readonly ValueInfo[]): Batch {
+  const sizes = inputs.flatMap((info) => declaredType(info)?.shape?.[0] ?? []);
+  const fixed = sizes.find((size) => typeof size === "number");
+  return typeof fixed === "number" ? fixed : "any";
+}

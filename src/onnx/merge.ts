@@ -1,0 +1,81 @@
+/** What models bring beside their graphs when nodes of several become one: operator sets and functions. */
+import { create, toBinary } from "@bufbuild/protobuf";
+import { PolyheadError } from "../base/errors.js";
+import { FunctionProtoSchema, OperatorSetIdProtoSchema } from "./generated/onnx_pb.js";
+import {
+  canonicalDomain,
+  type Model,
+  type ModelFunction,
+  type Node,
+  opsetVersion,
+  subgraphs,
+} from "./model.js";
+import { schemaVersion } from "./operator-schema.js";
+
+/** A model, and those of its nodes that become part of something new. */
+export interface Contribution {
+  readonly model: Model;
+  readonly nodes: readonly Node[];
+}
+
+/**
+ * The operator sets for nodes of several models. Versions may differ where every operator in use is the same in
+ * all of them; the newest is taken.
+ * @throws PolyheadError MODEL_UNSUPPORTED
+ */
+export function joinOperatorSets(parts: readonly Contribution[]): Model["opsetImport"] {
+  const models = parts.map(({ model }) => model);
+  const domains = new Set(
+    models.flatMap((each) => each.opsetImport.map(({ domain }) => canonicalDomain(domain))),
+  );
+  return [...domains].map((domain) => {
+    const newest = Math.max(...models.map((each) => opsetVersion(each, domain) ?? 0));
+    for (const { model: each, nodes } of parts) {
+      const own = opsetVersion(each, domain);
+      if (own === undefined || own === newest) continue;
+      const changed = operatorsOf(nodes, domain).find(
+        (opType) => schemaVersion(domain, opType, own) !== schemaVersion(domain, opType, newest),
+      );
+      if (changed === undefined) continue;
+      throw new PolyheadError(
+        "MODEL_UNSUPPORTED",
+        `The parts use versions ${own} and ${newest} of the operator set ${JSON.stringify(domain || "ai.onnx")}, between which ${changed} changed. Export them for the same version.`,
+        { domain, versions: [own, newest], operator: changed },
+      );
+    }
+    return create(OperatorSetIdProtoSchema, { domain, version: BigInt(newest) });
+  });
+}
+
+function operatorsOf(nodes: readonly Node[], domain: string): string[] {
+  return nodes.flatMap((each) => [
+    ...(canonicalDomain(each.domain) === domain ? [each.opType] : []),
+    ...subgraphs(each).flatMap((body) => operatorsOf(body.node, domain)),
+  ]);
+}
+
+/**
+ * The functions of several models.
+ * @throws PolyheadError MODEL_UNSUPPORTED when two of one name differ
+ */
+export function joinFunctions(models: readonly Model[]): ModelFunction[] {
+  const byKey = new Map<string, ModelFunction>();
+  for (const each of models.flatMap(({ functions }) => functions)) {
+    const key = JSON.stringify([canonicalDomain(each.domain), each.name, each.overload]);
+    const other = byKey.get(key);
+    if (other && !sameBytes(other, each)) {
+      throw new PolyheadError(
+        "MODEL_UNSUPPORTED",
+        `Two parts define the function ${JSON.stringify(each.name)} in different ways; inline it in one of them.`,
+        { function: each.name, domain: each.domain },
+      );
+    }
+    byKey.set(key, each);
+  }
+  return [...byKey.values()];
+}
+
+function sameBytes(a: ModelFunction, b: ModelFunction): boolean {
+  const [left, right] = [toBinary(FunctionProtoSchema, a), toBinary(FunctionProtoSchema, b)];
+  return left.length === right.length && left.every((byte, at) => byte === right[at]);
+}
