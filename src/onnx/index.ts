@@ -2,6 +2,8 @@
 
 export * from "./canonical.js";
 export * from "./constant.js";
+export * from "./cost.js";
+export * from "./cuts.js";
 export * from "./evaluation.js";
 export * from "./extract.js";
 export * from "./graph.js";

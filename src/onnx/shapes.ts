@@ -4,7 +4,7 @@
  * named dimensions keep their names through them. What no rule knows is taken from what the file declares, and
  * stays unknown else. Nodes that contradict themselves make unknown results; the runtime refuses them.
  */
-import type { Dimension, SymbolicShape } from "../tensor/shape.js";
+import { type Dimension, elementCount, isConcrete, type SymbolicShape } from "../tensor/shape.js";
 import { constantOf } from "./constant.js";
 import { GraphIndex } from "./graph.js";
 import {
@@ -208,10 +208,10 @@ function filled(
   });
 }
 
-/** The value with its elements, when it is a scalar or a list that has as many. */
+/** The value with its elements, when it is small and has as many. */
 function withItems(known: Known | undefined, items: readonly Item[] | undefined): Known | undefined {
-  if (!known?.shape || !items || items.length > MAX_ITEMS || known.shape.length > 1) return known;
-  return (known.shape[0] ?? 1) === items.length ? { ...known, items } : known;
+  if (!known?.shape || !items || items.length > MAX_ITEMS || !isConcrete(known.shape)) return known;
+  return elementCount(known.shape) === items.length ? { ...known, items } : known;
 }
 
 function functionKey(domain: string, name: string, overload: string): string {

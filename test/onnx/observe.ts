@@ -5,7 +5,7 @@ import { GraphProtoSchema, ValueInfoProtoSchema } from "../../src/onnx/generated
 import { declaredType, type Model } from "../../src/onnx/model.js";
 import type { OpenModel } from "../../src/onnx/runner.js";
 import { elementCount } from "../../src/tensor/shape.js";
-import { float32, type Tensor } from "../../src/tensor/tensor.js";
+import { float32, type Tensor, tensor } from "../../src/tensor/tensor.js";
 
 /** Every value that a node of the main graph makes, as the runtime computes it, node by node. */
 export async function observe(
@@ -33,15 +33,15 @@ export async function observe(
   }
 }
 
-/** Smooth float32 inputs for a model, with `batch` in place of every named dimension. */
+/** Irregular inputs for a model, float32 or int32, with `batch` in place of every named dimension. */
 export function sampleInputs(model: Model, batch: number): Map<string, Tensor> {
   return new Map(
     model.graph.input.map((info) => {
-      const shape = (declaredType(info)?.shape ?? []).map((size) =>
-        typeof size === "number" ? size : batch,
-      );
+      const type = declaredType(info);
+      const shape = (type?.shape ?? []).map((size) => (typeof size === "number" ? size : batch));
       const values = Float32Array.from({ length: elementCount(shape) }, (_, at) => Math.sin(at));
-      return [info.name, float32(shape, values)] as const;
+      const whole = () => Int32Array.from(values, (value) => Math.round(128 + 100 * value));
+      return [info.name, type?.dtype === "int32" ? tensor("int32", shape, whole()) : float32(shape, values)];
     }),
   );
 }

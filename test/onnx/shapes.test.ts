@@ -2,30 +2,23 @@
 import { readdirSync } from "node:fs";
 import { join } from "node:path";
 import fc from "fast-check";
-import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { describe, expect, it } from "vitest";
 import { PolyheadError } from "../../src/base/errors.js";
 import { loadModel } from "../../src/files/disk.js";
+import { importTfjsGraph } from "../../src/formats/index.js";
 import { graph, type Model, model, type Node, node, valueInfo } from "../../src/onnx/model.js";
 import { parseModel } from "../../src/onnx/read.js";
-import type { OpenModel } from "../../src/onnx/runner.js";
 import { inferTypes } from "../../src/onnx/shapes.js";
 import { weight } from "../../src/onnx/weight.js";
 import { modelBytes } from "../../src/onnx/write.js";
-import { OrtWorker } from "../../src/runtime/node/ort-worker.js";
-import { openModelOn } from "../../src/runtime/open-model.js";
-import { Runtime } from "../../src/runtime/runtime.js";
 import { elementCount, type SymbolicShape } from "../../src/tensor/shape.js";
 import { float32, int64, type Tensor } from "../../src/tensor/tensor.js";
 import { fixturesDir, hasFixtures } from "../fixtures.js";
+import { humanFolder } from "../formats/tfjs-oracle.js";
 import { observe, sampleInputs } from "./observe.js";
+import { useRuntime } from "./runtime.js";
 
-let runtime: Runtime;
-let openModel: OpenModel;
-beforeAll(async () => {
-  runtime = await Runtime.open(() => OrtWorker.start());
-  openModel = openModelOn(runtime);
-});
-afterAll(() => runtime.close());
+const openModel = useRuntime();
 
 /** The shape with numbers for its names; `?` stays. */
 function at(shape: SymbolicShape, sizes: Readonly<Record<string, number>>): (number | string)[] {
@@ -46,17 +39,29 @@ describe.skipIf(!hasFixtures)("inferTypes of published models (fixtures)", () =>
 
   it.each(files)("%s: every value is what the runtime makes of it, at any batch", async (file) => {
     const read = await loadModel(join(fixturesDir, file));
-    const types = inferTypes(read);
-    for (const batch of [1, 3]) {
-      const values = await observe(openModel, read, sampleInputs(read, batch));
-      const inferred = [...values.keys()].map((name) => {
-        const type = types.get(name);
-        return [name, type?.dtype, type?.shape && at(type.shape, { N: batch })];
-      });
-      expect(inferred).toEqual([...values].map(([name, { dtype, shape }]) => [name, dtype, [...shape]]));
-    }
+    for (const batch of [1, 3]) await expectObserved(read, batch);
   });
 });
+
+const HUMAN =
+  "antispoof blazeface centernet emotion facemesh faceres handlandmark-lite iris liveness movenet-lightning";
+
+describe("inferTypes of imported models", () => {
+  it.each(HUMAN.split(" "))("%s: every value is what the runtime makes of it", async (name) => {
+    await expectObserved((await importTfjsGraph(humanFolder(name), `${name}.json`)).model, 2);
+  });
+});
+
+/** Every value of the model has the dtype and shape that the runtime finds, named dimensions being `batch`. */
+async function expectObserved(whole: Model, batch: number): Promise<void> {
+  const types = inferTypes(whole);
+  const values = await observe(openModel, whole, sampleInputs(whole, batch));
+  const inferred = [...values.keys()].map((name) => {
+    const type = types.get(name);
+    return [name, type?.dtype, type?.shape && at(type.shape, { N: batch, batch })];
+  });
+  expect(inferred).toEqual([...values].map(([name, { dtype, shape }]) => [name, dtype, [...shape]]));
+}
 
 interface Case {
   readonly title: string;
@@ -465,6 +470,26 @@ const cases: Case[] = [
       node("Resize", ["x", "", "", "all"], ["out"]),
     ],
     symbolic: [2, 4, 18, 20],
+  },
+  {
+    title: "paddings turned over as a table",
+    inputs: [image],
+    constants: {
+      p: int64([8], [1, 2, 3, 4, 0, 0, 0, 0]),
+      pairs: int64([2], [-1, 2]),
+      s: int64([1], [-1]),
+      e: int64([1], [-(2 ** 40)]),
+      a: int64([1], [0]),
+      list: int64([1], [-1]),
+    },
+    nodes: [
+      node("Reshape", ["p", "pairs"], ["table"]),
+      node("Slice", ["table", "s", "e", "a", "s"], ["reversed"]),
+      node("Transpose", ["reversed"], ["turned"], { perm: [1, 0] }),
+      node("Reshape", ["turned", "list"], ["pads"]),
+      node("Pad", ["x", "pads"], ["out"]),
+    ],
+    symbolic: ["N", 4, 16, 13],
   },
   {
     title: "a range as long as the batch",

@@ -82,3 +82,8 @@ function format({ coefficient, names }: Monomial): Dimension {
   const sorted = [...names].sort();
   return (coefficient === 1 ? sorted : [coefficient, ...sorted]).join("*");
 }
+
+/** The dimension as a number, with 1 in place of every name. */
+export function atOne(size: Dimension): number {
+  return parse(size).coefficient;
+}

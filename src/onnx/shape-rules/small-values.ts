@@ -1,10 +1,11 @@
 /**
  * The elements of small integer tensors, followed through the graph: what exporters write as
- * Shape, Gather, Concat, Reshape is known before anything runs, the names of dimensions included. Only scalars and
- * lists are followed, up to {@link MAX_ITEMS} elements; an element that is no number and no product of
- * dimensions is not known.
+ * Shape, Gather, Concat, Reshape is known before anything runs, the names of dimensions included. Tensors
+ * of up to {@link MAX_ITEMS} elements are followed; an element that is no number and no product of dimensions is
+ * not known.
  */
 import type { DType } from "../../tensor/dtype.js";
+import { elementCount, isConcrete, type Shape } from "../../tensor/shape.js";
 import { toNumbers } from "../../tensor/tensor.js";
 import type { Weight } from "../model.js";
 import { dtypeOfCode, weightTensor } from "../weight.js";
@@ -146,21 +147,52 @@ const gather = one((view) => {
 });
 
 const concat = one((view) => {
-  const lists = view.node.input.map((_, place) => view.items(place));
+  const lists = view.node.input.map((_, place) =>
+    view.shape(place)?.length === 1 ? view.items(place) : undefined,
+  );
   return lists.every((list) => list !== undefined) ? lists.flat() : undefined;
 });
 
 const slice = one((view) => {
+  let items = view.items(0);
+  const shape = view.shape();
+  const cuts = shape && sliceCuts(view, shape.length);
+  if (!shape || !isConcrete(shape) || !cuts) return undefined;
+  const sizes = [...shape];
+  for (const { axis, start, end, step } of cuts) {
+    if (!items || typeof end !== "number") return undefined;
+    const [first, length] = sliceRange(sizes[axis] ?? 0, start, end, step);
+    items = pick(items, sizes, axis, first, length, step);
+    sizes[axis] = length;
+  }
+  return items;
+});
+
+/** The elements at `first`, `first + step`, ... along one axis. */
+function pick(items: Items, shape: Shape, axis: number, first: number, length: number, step: number): Items {
+  const inner = elementCount(shape.slice(axis + 1));
+  const size = shape[axis] ?? 0;
+  return Array.from({ length: elementCount(shape.slice(0, axis)) }, (_, outer) =>
+    Array.from({ length }, (_, at) => {
+      const from = (outer * size + first + at * step) * inner;
+      return items.slice(from, from + inner);
+    }),
+  ).flat(2);
+}
+
+/** A table turned; lists stay as they are. */
+const transpose = one((view) => {
   const items = view.items(0);
-  const cuts = items && sliceCuts(view, 1);
-  const [cut] = cuts ?? [];
-  if (!items || !cut || typeof cut.end !== "number") return undefined;
-  const [first, length] = sliceRange(items.length, cut.start, cut.end, cut.step);
-  return Array.from({ length }, (_, at) => items[first + at * cut.step]);
+  const shape = view.shape();
+  if (!items || !shape || shape.length > 2) return undefined;
+  const isTurned = shape.length === 2 && (view.ints("perm") ?? [1, 0])[0] === 1;
+  const [rows, columns] = shape.map(Number);
+  if (!isTurned || rows === undefined || columns === undefined) return items;
+  return items.map((_, at) => items[(at % rows) * columns + Math.floor(at / rows)]);
 });
 
 const split: ItemRule = (view) => {
-  const items = view.items(0);
+  const items = view.shape()?.length === 1 ? view.items(0) : undefined;
   const sizes = items && splitSizes(view, items.length);
   if (!items || !sizes?.every((length) => typeof length === "number")) return [];
   let at = 0;
@@ -232,7 +264,7 @@ export const SMALL_VALUES: Readonly<Record<string, ItemRule>> = {
   Reshape: passed,
   Squeeze: passed,
   Unsqueeze: passed,
-  Transpose: passed,
+  Transpose: transpose,
   Flatten: passed,
   Shape: shapeOf,
   Size: size,

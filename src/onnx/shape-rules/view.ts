@@ -24,7 +24,7 @@ export type Item = Dimension | undefined;
 export interface Known {
   readonly dtype?: DType | undefined;
   readonly shape?: SymbolicShape | undefined;
-  /** The elements of a small scalar or list, where at least their number is known. */
+  /** The elements of a small tensor in row-major order, where at least their number is known. */
   readonly items?: readonly Item[] | undefined;
 }
 
