@@ -2,10 +2,14 @@
  * The life cycle around backends: several workers behind one queue, sessions shared by key and counted, released
  * exactly once and only when nothing runs on them, callers who give up, workers that die and are replaced. A
  * cancelled caller leaves the queue; a program that has begun runs to its end, because backends cannot stop one.
+ *
+ * A worker that joins is sent every session in use at once, and from that moment on everything that all workers
+ * are sent; it is given programs when it has made what it was sent. Nothing is lost between the two.
  */
-import { asPolyheadError, PolyheadError } from "../base/errors.js";
+import { asError, asPolyheadError, PolyheadError } from "../base/errors.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { Backend, Program, RunResult, SessionOptions, StartBackend } from "./backend.js";
+import { isLost, type SessionSource, Worker } from "./worker.js";
 
 /** A session in all workers. Whoever acquires it must release it once. */
 export interface SessionHandle {
@@ -22,16 +26,18 @@ export interface SessionHandle {
 export interface RuntimeOptions {
   /** Backends to run side by side; 1 by default. */
   readonly workers?: number;
-  /** Programs that may wait; more are refused with OVERLOADED. 1024 by default. */
+  /** Programs that may wait for a worker; more are refused with OVERLOADED. 1024 by default. */
   readonly queueLimit?: number;
 }
 
-interface Session {
-  readonly number: number;
+/** How often each place is filled anew, without one finished program between, before it is given up. */
+const TRIES = 3;
+
+interface Session extends SessionSource {
   readonly key: string;
-  readonly model: Uint8Array;
-  readonly options: SessionOptions;
-  readonly ready: Promise<void>;
+  ready: Promise<void>;
+  /** Whether `ready` has been fulfilled. */
+  loaded: boolean;
   /** Holders and runs. */
   uses: number;
 }
@@ -42,44 +48,53 @@ interface Job {
   readonly resolve: (result: RunResult) => void;
   readonly reject: (reason: unknown) => void;
   /** Gives back the sessions it uses; called once, when no worker runs it any more. */
-  readonly done: () => Promise<void>;
-}
-
-interface Worker {
-  readonly backend: Backend;
-  busy: boolean;
+  readonly done: () => void;
 }
 
 /** Sessions and programs over one or several backends. */
 export class Runtime {
   readonly #start: StartBackend;
   readonly #queueLimit: number;
+  readonly #wanted: number;
   readonly #workers = new Set<Worker>();
   readonly #byKey = new Map<string, Session>();
   readonly #byNumber = new Map<number, Session>();
   readonly #queue: Job[] = [];
+  /** Loads, runs and releases that backends have not finished. */
+  readonly #underWay = new Set<Promise<unknown>>();
   #nextNumber = 1;
   #running = 0;
+  #tries = 0;
+  #recruiting: Promise<void> | undefined;
   #closed: Promise<void> | undefined;
-  #idle: (() => void) | undefined;
 
   private constructor(start: StartBackend, options: RuntimeOptions) {
     this.#start = start;
     this.#queueLimit = options.queueLimit ?? 1024;
+    this.#wanted = options.workers ?? 1;
   }
 
-  /** Starts the workers. */
+  /**
+   * Starts the workers.
+   * @throws PolyheadError WORKER_LOST when one of them cannot be started
+   */
   static async open(start: StartBackend, options: RuntimeOptions = {}): Promise<Runtime> {
     const runtime = new Runtime(start, options);
-    const backends = await Promise.all(Array.from({ length: options.workers ?? 1 }, start));
-    for (const backend of backends) runtime.#adopt(backend);
+    const starts = await Promise.allSettled(Array.from({ length: runtime.#wanted }, start));
+    const backends = starts.flatMap((each) => (each.status === "fulfilled" ? [each.value] : []));
+    const failure = starts.find((each) => each.status === "rejected");
+    if (failure) {
+      await Promise.all(backends.map((backend) => new Worker(backend).close()));
+      throw asPolyheadError(failure.reason, "WORKER_LOST", "A worker could not be started");
+    }
+    await Promise.all(backends.map((backend) => runtime.#join(backend)));
     return runtime;
   }
 
   /** What is going on now. */
   get stats(): { workers: number; sessions: number; queued: number; running: number } {
     return {
-      workers: this.#workers.size,
+      workers: [...this.#workers].filter(({ ready }) => ready).length,
       sessions: this.#byNumber.size,
       queued: this.#queue.length,
       running: this.#running,
@@ -90,15 +105,15 @@ export class Runtime {
    * A session for a model. Equal keys are one session, and equal loads at the same time one load.
    * @param key names what the model computes and how; the caller vouches that equal keys are equal models
    * @param model called when the session is not there yet
-   * @throws PolyheadError LOAD_FAILED, CLOSED
+   * @throws PolyheadError LOAD_FAILED, WORKER_LOST, CLOSED
    */
   async acquire(key: string, model: () => Uint8Array, options: SessionOptions = {}): Promise<SessionHandle> {
     this.#refuseClosed();
-    const known = this.#byKey.get(key);
-    const session = known ?? this.#create(key, model(), options);
+    const session = this.#byKey.get(key) ?? this.#create(key, model(), options);
     session.uses++;
     try {
       await session.ready;
+      this.#refuseClosed();
     } catch (thrown) {
       await this.#drop(session);
       throw thrown;
@@ -124,23 +139,33 @@ export class Runtime {
   async run(program: Program, values: ReadonlyMap<string, Tensor>, signal?: AbortSignal): Promise<RunResult> {
     this.#refuseClosed();
     if (signal?.aborted) throw aborted();
-    if (this.#queue.length >= this.#queueLimit) {
+    if (this.#queue.length >= this.#queueLimit && !this.#freeWorker()) {
       throw new PolyheadError(
         "OVERLOADED",
         `${this.#queue.length} requests are waiting, which is the limit; try again later.`,
         { limit: this.#queueLimit },
       );
     }
-    const used = program.steps.map(({ session }) => this.#use(session));
-    const done = async () => {
-      await Promise.all(used.map((session) => this.#drop(session)));
-    };
-    return new Promise<RunResult>((resolve, reject) => {
+    const used = program.steps.map(({ session }) => this.#find(session));
+    for (const session of used) session.uses++;
+    let onAbort: (() => void) | undefined;
+    const result = new Promise<RunResult>((resolve, reject) => {
+      const done = () => {
+        // Who held a session last is told when freeing it fails; a run that outlived its holders has nobody to tell.
+        for (const session of used) this.#drop(session).catch(() => {});
+      };
       const job: Job = { program, values, resolve, reject, done };
-      signal?.addEventListener("abort", () => this.#abandon(job), { once: true });
+      onAbort = () => this.#abandon(job);
+      signal?.addEventListener("abort", onAbort, { once: true });
       this.#queue.push(job);
-      this.#dispatch();
     });
+    this.#dispatch();
+    if (this.#workers.size === 0) this.#recruit().catch(() => {});
+    try {
+      return await result;
+    } finally {
+      if (onAbort) signal?.removeEventListener("abort", onAbort);
+    }
   }
 
   /** Refuses new work, lets queued and running work finish, frees everything. Can be called again. */
@@ -151,55 +176,59 @@ export class Runtime {
 
   #create(key: string, model: Uint8Array, options: SessionOptions): Session {
     const number = this.#nextNumber++;
-    const ready = this.#createEverywhere(number, model, options);
-    ready.catch(() => {
-      if (this.#byKey.get(key)?.number === number) this.#byKey.delete(key);
-    });
-    const session: Session = { number, key, model, options, ready, uses: 0 };
+    const session: Session = {
+      number,
+      key,
+      model,
+      options,
+      ready: Promise.resolve(),
+      loaded: false,
+      uses: 0,
+    };
     this.#byKey.set(key, session);
     this.#byNumber.set(number, session);
+    session.ready = this.#track(this.#load(session));
+    session.ready.catch(() => this.#forgetKey(session));
     return session;
   }
 
-  /** One worker that refuses a model refuses it for all; what others made of it is freed. */
-  async #createEverywhere(number: number, model: Uint8Array, options: SessionOptions): Promise<void> {
-    const workers = [...this.#workers];
-    const results = await Promise.allSettled(
-      workers.map(({ backend }) => backend.create(number, model, options)),
-    );
-    const failure = results.find((result) => result.status === "rejected" && !isLost(result.reason));
-    if (failure?.status !== "rejected") return;
-    await Promise.allSettled(
-      workers
-        .filter((_, at) => results[at]?.status === "fulfilled")
-        .map(({ backend }) => backend.release(number)),
-    );
-    throw asPolyheadError(failure.reason, "LOAD_FAILED", "The runtime refused a model");
+  /** Makes a session in every worker. One that refuses it refuses it for all; what others made is freed with it. */
+  async #load(session: Session): Promise<void> {
+    let asked: Worker[];
+    do {
+      while (this.#workers.size === 0) {
+        await this.#recruit();
+        this.#refuseClosed();
+      }
+      asked = [...this.#workers];
+      const results = await Promise.allSettled(asked.map((worker) => worker.create(session)));
+      const failures = results.flatMap((each) => (each.status === "rejected" ? [each.reason] : []));
+      if (failures.length > 0) {
+        const worst = failures.find((reason) => !isLost(reason)) ?? failures[0];
+        throw asPolyheadError(worst, "LOAD_FAILED", "The runtime refused a model");
+      }
+    } while ([...this.#workers].some((worker) => !asked.includes(worker)));
+    session.loaded = true;
   }
 
-  #use(number: number): Session {
+  #find(number: number): Session {
     const session = this.#byNumber.get(number);
-    if (!session)
-      throw new PolyheadError("CLOSED", `Session ${number} is not loaded; it was released before this run.`, {
-        session: number,
-      });
-    session.uses++;
-    return session;
+    if (session) return session;
+    throw new PolyheadError("CLOSED", `Session ${number} is not loaded; it was released before this run.`, {
+      session: number,
+    });
   }
 
   async #drop(session: Session): Promise<void> {
     session.uses--;
     if (session.uses > 0) return;
-    if (this.#byKey.get(session.key) === session) this.#byKey.delete(session.key);
+    this.#forgetKey(session);
     this.#byNumber.delete(session.number);
-    const loaded = await session.ready.then(
-      () => true,
-      () => false,
-    );
-    if (!loaded) return;
-    await Promise.all(
-      [...this.#workers].map(({ backend }) => backend.release(session.number).catch(ignoreLost)),
-    );
+    await this.#track(Promise.all([...this.#workers].map((worker) => worker.release(session.number))));
+  }
+
+  #forgetKey(session: Session): void {
+    if (this.#byKey.get(session.key) === session) this.#byKey.delete(session.key);
   }
 
   /** The caller is answered at once; a job that has begun goes on, unheard. */
@@ -207,83 +236,121 @@ export class Runtime {
     const place = this.#queue.indexOf(job);
     if (place >= 0) {
       this.#queue.splice(place, 1);
-      void job.done();
+      job.done();
     }
     job.reject(aborted());
   }
 
-  #dispatch(): void {
-    for (const worker of this.#workers) {
-      if (worker.busy) continue;
-      const job = this.#queue.shift();
-      if (!job) break;
-      worker.busy = true;
-      this.#running++;
-      worker.backend
-        .run(job.program, job.values)
-        .then(job.resolve, (thrown) =>
-          job.reject(asPolyheadError(thrown, "RUN_FAILED", "The runtime failed")),
-        )
-        .finally(() => {
-          worker.busy = false;
-          this.#running--;
-          void job.done();
-          this.#dispatch();
-        });
-    }
-    if (this.#queue.length === 0 && this.#running === 0) this.#idle?.();
+  #freeWorker(): Worker | undefined {
+    return [...this.#workers].find(({ ready, busy }) => ready && !busy);
   }
 
-  #adopt(backend: Backend): void {
-    const worker: Worker = { backend, busy: false };
-    this.#workers.add(worker);
-    void backend.lost.then(() => {
-      this.#workers.delete(worker);
-      if (!this.#closed) void this.#replace();
-    });
+  #dispatch(): void {
+    for (let worker = this.#freeWorker(); worker; worker = this.#freeWorker()) {
+      const job = this.#queue.shift();
+      if (!job) return;
+      void this.#track(this.#perform(worker, job));
+    }
+  }
+
+  async #perform(worker: Worker, job: Job): Promise<void> {
+    worker.busy = true;
+    this.#running++;
+    try {
+      const result = await worker.backend.run(job.program, job.values);
+      this.#tries = 0;
+      job.resolve(result);
+    } catch (thrown) {
+      if (isLost(thrown)) this.#lose(worker);
+      job.reject(asPolyheadError(thrown, "RUN_FAILED", "The runtime failed"));
+    }
+    worker.busy = false;
+    this.#running--;
+    job.done();
     this.#dispatch();
   }
 
-  /** A new worker takes over with every session that is in use. Without any worker left, waiting work fails. */
-  async #replace(): Promise<void> {
+  /** A new worker with every session that is in use. */
+  async #join(backend: Backend): Promise<void> {
+    const worker = new Worker(backend);
+    this.#workers.add(worker);
+    void backend.lost.then(() => this.#lose(worker));
+    const sessions = [...this.#byNumber.values()];
+    const results = await Promise.allSettled(sessions.map((session) => worker.create(session)));
+    // A session that is still being loaded judges this worker itself, and one that was given back does not count.
+    const failure = results.find(
+      (each, at) => each.status === "rejected" && sessions[at]?.loaded && sessions[at].uses > 0,
+    );
+    if (failure?.status === "rejected") {
+      this.#workers.delete(worker);
+      await worker.close();
+      throw failure.reason;
+    }
+    worker.ready = true;
+    this.#dispatch();
+  }
+
+  /** A worker is gone: another takes its place while there is work to come. */
+  #lose(worker: Worker): void {
+    if (!this.#workers.delete(worker)) return;
+    this.#recruit().catch(() => {});
+  }
+
+  /**
+   * As many workers as there should be. Waiting programs fail when none can be had, and the next one that comes
+   * tries anew.
+   * @throws PolyheadError WORKER_LOST when there are too few
+   */
+  #recruit(): Promise<void> {
+    this.#recruiting ??= this.#track(Promise.resolve().then(() => this.#fillPlaces()));
+    return this.#recruiting;
+  }
+
+  async #fillPlaces(): Promise<void> {
+    let reason: unknown = new Error("they died one after the other");
     try {
-      const backend = await this.#start();
-      await this.#fill(backend);
-      this.#adopt(backend);
-    } catch (thrown) {
-      if (this.#workers.size > 0) return;
-      const error = asPolyheadError(thrown, "WORKER_LOST", "A worker died and could not be replaced");
-      for (const job of this.#queue.splice(0)) {
-        job.reject(error);
-        void job.done();
+      while (this.#workers.size < this.#wanted && (!this.#closed || this.#queue.length > 0)) {
+        if (this.#tries++ >= this.#wanted * TRIES) {
+          this.#tries = 0;
+          const cause = asError(reason);
+          const message = `Workers died and could not be replaced: ${cause.message}`;
+          const error = new PolyheadError("WORKER_LOST", message, {}, { cause });
+          if (this.#workers.size === 0) this.#failWaiting(error);
+          throw error;
+        }
+        try {
+          await this.#join(await this.#start());
+        } catch (thrown) {
+          reason = thrown;
+        }
       }
+    } finally {
+      this.#recruiting = undefined; // at once, so that a worker lost from here on is seen
     }
   }
 
-  /** Brings a new backend to the sessions that are in use; others may come and go meanwhile. */
-  async #fill(backend: Backend): Promise<void> {
-    const loaded = new Set<number>();
-    for (let missing = [...this.#byNumber.values()]; missing.length > 0; ) {
-      for (const { number, model, options } of missing) {
-        await backend.create(number, model, options);
-        loaded.add(number);
-      }
-      missing = [...this.#byNumber.values()].filter(({ number }) => !loaded.has(number));
+  #failWaiting(error: PolyheadError): void {
+    for (const job of this.#queue.splice(0)) {
+      job.reject(error);
+      job.done();
     }
-    for (const number of loaded) if (!this.#byNumber.has(number)) await backend.release(number);
   }
 
   async #shutDown(): Promise<void> {
-    if (this.#queue.length > 0 || this.#running > 0) {
-      await new Promise<void>((resolve) => {
-        this.#idle = resolve;
-      });
-    }
+    while (this.#queue.length > 0 || this.#underWay.size > 0) await Promise.allSettled(this.#underWay);
     const workers = [...this.#workers];
     this.#workers.clear();
     this.#byKey.clear();
     this.#byNumber.clear();
-    await Promise.all(workers.map(({ backend }) => backend.close().catch(ignoreLost)));
+    await Promise.all(workers.map((worker) => worker.close()));
+  }
+
+  /** Keeps a piece of work in sight until it is done; {@link close} waits for it. */
+  #track<T>(work: Promise<T>): Promise<T> {
+    this.#underWay.add(work);
+    const forget = () => this.#underWay.delete(work);
+    work.then(forget, forget);
+    return work;
   }
 
   #refuseClosed(): void {
@@ -293,12 +360,4 @@ export class Runtime {
 
 function aborted(): PolyheadError {
   return new PolyheadError("ABORTED", "The caller gave up before the run began or ended.", {});
-}
-
-function isLost(thrown: unknown): boolean {
-  return thrown instanceof PolyheadError && thrown.code === "WORKER_LOST";
-}
-
-function ignoreLost(thrown: unknown): void {
-  if (!isLost(thrown)) throw thrown;
 }

@@ -6,7 +6,7 @@ import { parentPort } from "node:worker_threads";
 import { InferenceSession, Tensor as OrtTensor } from "onnxruntime-node";
 import { asError, asPolyheadError, PolyheadError } from "../../base/errors.js";
 import type { Optimisation } from "../../onnx/runner.js";
-import { isDType } from "../../tensor/dtype.js";
+import { DTYPES, type DType, isDType } from "../../tensor/dtype.js";
 import { rowOf, stackRows } from "../../tensor/rows.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Program, RunResult, SessionOptions, Step } from "../backend.js";
@@ -94,7 +94,16 @@ function fromOrt(value: OrtTensor | undefined): Tensor {
       `ONNX Runtime gave a value of type ${value?.type}, which is no tensor.`,
       {},
     );
-  return { dtype: value.type, shape: value.dims, data: value.data as Tensor["data"] };
+  return { dtype: value.type, shape: value.dims, data: elementsOf(value.type, value.data) };
+}
+
+/** ONNX Runtime's elements in the array that Polyhead keeps a dtype in: Node 24 gives float16 as Float16Array. */
+function elementsOf(dtype: DType, data: OrtTensor["data"]): Tensor["data"] {
+  if (Array.isArray(data)) return data;
+  const Kind = DTYPES[dtype].array;
+  if (data instanceof Kind) return data;
+  const { buffer, byteOffset, byteLength } = data;
+  return new Kind(buffer as ArrayBuffer, byteOffset, byteLength / Kind.BYTES_PER_ELEMENT);
 }
 
 async function perform(task: Task): Promise<RunResult | undefined> {

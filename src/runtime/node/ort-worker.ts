@@ -30,10 +30,12 @@ export class OrtWorker implements Backend {
 
   /** Starts a thread. */
   static async start(): Promise<OrtWorker> {
-    const worker = new Worker(THREAD);
+    // Options that the process was started with, such as --input-type, are not for the thread's own file.
+    const worker = new Worker(THREAD, { execArgv: [] });
     await new Promise<void>((resolve, reject) => {
       worker.once("online", resolve);
       worker.once("error", reject);
+      worker.once("exit", (code) => reject(new Error(`the thread ended with exit status ${code}`)));
     });
     return new OrtWorker(worker);
   }
@@ -82,9 +84,9 @@ export class OrtWorker implements Backend {
     if (this.#death) return Promise.reject(this.#death);
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
+      this.#worker.postMessage({ id, task } satisfies Request);
       this.#pending.set(id, { resolve, reject });
       this.#worker.ref();
-      this.#worker.postMessage({ id, task } satisfies Request);
     });
   }
 

@@ -1,0 +1,149 @@
+/**
+ * A backend without ONNX, for tests: a model is the UTF-8 name of a plain function, and whoever tests decides when
+ * a call goes on and whether it fails. It is stricter than a real one: what breaks the contract of a
+ * {@link Backend} is kept as a fault, for the test to look at.
+ */
+import { PolyheadError } from "../base/errors.js";
+import type { Tensor } from "../tensor/tensor.js";
+import type { Backend, Program, RunResult, SessionOptions, StartBackend } from "./backend.js";
+
+/** What a mock session computes: tensors by input name to tensors by output name. */
+export type MockFunction = (inputs: ReadonlyMap<string, Tensor>) => Record<string, Tensor>;
+
+/** A call that a backend is about to perform. */
+export interface MockCall {
+  readonly kind: "start" | "create" | "run" | "release" | "close";
+  readonly backend: MockBackend;
+  /** The session that is made or freed; the first one of a program. */
+  readonly session?: number | undefined;
+  /** What is made: the model's name. */
+  readonly model?: string | undefined;
+}
+
+/** Called before each call; what it waits for delays the call, what it throws fails it. */
+export type MockGate = (call: MockCall) => Promise<void> | void;
+
+/** The backends of one test. */
+export class MockMachine {
+  /** All that were ever started, in order. */
+  readonly backends: MockBackend[] = [];
+  /** Breaches of the contract, in words. A correct caller makes none. */
+  readonly faults: string[] = [];
+  readonly functions: ReadonlyMap<string, MockFunction>;
+  gate: MockGate;
+
+  constructor(functions: Readonly<Record<string, MockFunction>>, gate: MockGate = () => {}) {
+    this.functions = new Map(Object.entries(functions));
+    this.gate = gate;
+  }
+
+  /** Starts a backend. */
+  readonly start: StartBackend = async () => {
+    const backend = new MockBackend(this);
+    await this.gate({ kind: "start", backend });
+    this.backends.push(backend);
+    return backend;
+  };
+
+  /** Those that have neither died nor been closed. */
+  get living(): MockBackend[] {
+    return this.backends.filter(({ state }) => state === "alive");
+  }
+}
+
+/** A backend in memory. Calls are performed one at a time in the order they came, as a worker thread does. */
+export class MockBackend implements Backend {
+  readonly lost: Promise<Error>;
+  /** Sessions that are there now, by number. */
+  readonly sessions = new Map<number, string>();
+  state: "alive" | "dead" | "closed" = "alive";
+  readonly #machine: MockMachine;
+  readonly #death: Promise<never>;
+  readonly #kill: (reason: PolyheadError) => void;
+  #last: Promise<unknown> = Promise.resolve();
+
+  constructor(machine: MockMachine) {
+    this.#machine = machine;
+    let kill: (reason: PolyheadError) => void = () => {};
+    this.#death = new Promise<never>((_, reject) => {
+      kill = reject;
+    });
+    this.#kill = kill;
+    this.lost = this.#death.catch((reason: Error) => reason);
+  }
+
+  /** Ends it: calls under way and calls to come reject with WORKER_LOST. */
+  die(): void {
+    if (this.state !== "alive") return;
+    this.state = "dead";
+    this.sessions.clear();
+    this.#kill(new PolyheadError("WORKER_LOST", "A mock worker died.", {}));
+  }
+
+  create(session: number, model: Uint8Array, _options: SessionOptions): Promise<void> {
+    const name = new TextDecoder().decode(model);
+    return this.#perform({ kind: "create", backend: this, session, model: name }, () => {
+      if (this.sessions.has(session)) this.#fault(`session ${session} is made twice`);
+      if (!this.#machine.functions.has(name))
+        throw new PolyheadError("LOAD_FAILED", `No function ${JSON.stringify(name)}.`, {});
+      this.sessions.set(session, name);
+    });
+  }
+
+  run(program: Program, values: ReadonlyMap<string, Tensor>): Promise<RunResult> {
+    const [first] = program.steps;
+    return this.#perform({ kind: "run", backend: this, session: first?.session }, () => {
+      const known = new Map(values);
+      for (const { session, feeds, fetches } of program.steps) {
+        const compute = this.#machine.functions.get(this.sessions.get(session) ?? "");
+        if (!compute) {
+          this.#fault(`session ${session} runs and is not there`);
+          throw new PolyheadError("CLOSED", `Session ${session} is not there.`, {});
+        }
+        const made = compute(new Map(feeds.map(([input, name]) => [input, require(known, name)])));
+        for (const [output, name] of fetches) known.set(name, require(new Map(Object.entries(made)), output));
+      }
+      return {
+        values: new Map(program.results.map((name) => [name, require(known, name)])),
+        stepTimes: program.steps.map(() => 0),
+      };
+    });
+  }
+
+  release(session: number): Promise<void> {
+    return this.#perform({ kind: "release", backend: this, session }, () => {
+      if (!this.sessions.delete(session)) this.#fault(`session ${session} is freed and is not there`);
+    });
+  }
+
+  close(): Promise<void> {
+    return this.#perform({ kind: "close", backend: this }, () => {
+      this.sessions.clear();
+      this.state = "closed";
+    });
+  }
+
+  #perform<T>(call: MockCall, act: () => T): Promise<T> {
+    if (this.state === "closed") this.#fault(`${call.kind} after close`);
+    const done = this.#last.then(async () => {
+      if (!this.#isDead()) await this.#machine.gate(call);
+      return this.#isDead() ? this.#death : act();
+    });
+    this.#last = done.catch(() => {});
+    return Promise.race([done, this.#death]);
+  }
+
+  #isDead(): boolean {
+    return this.state === "dead";
+  }
+
+  #fault(what: string): void {
+    this.#machine.faults.push(`backend ${this.#machine.backends.indexOf(this)}: ${what}`);
+  }
+}
+
+function require(values: ReadonlyMap<string, Tensor>, name: string): Tensor {
+  const value = values.get(name);
+  if (value) return value;
+  throw new PolyheadError("RUN_FAILED", `No value ${JSON.stringify(name)}.`, {});
+}
