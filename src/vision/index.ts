@@ -6,5 +6,6 @@ export * from "./detections.js";
 export * from "./draw.js";
 export * from "./image.js";
 export * from "./metrics.js";
+export * from "./model-input.js";
 export * from "./placement.js";
 export * from "./preprocessing.js";
