@@ -7,13 +7,14 @@ import { Command } from "commander";
 import { addJoin } from "./verbs/join.js";
 import { addShare } from "./verbs/share.js";
 import { addSplit } from "./verbs/split.js";
+import { addTeach } from "./verbs/teach.js";
 
 const manifest: { version: string; description: string } = JSON.parse(
   readFileSync(new URL("../../package.json", import.meta.url), "utf8"),
 );
 
 /** Each adds one verb; in the order of the help. */
-const VERBS: readonly ((program: Command) => void)[] = [addSplit, addJoin, addShare];
+const VERBS: readonly ((program: Command) => void)[] = [addSplit, addJoin, addShare, addTeach];
 
 const program = new Command("polyhead").description(manifest.description).version(manifest.version);
 program.showHelpAfterError("(see polyhead --help)").exitOverride((error) => {
