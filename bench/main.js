@@ -1,0 +1,56 @@
+/**
+ * The benchmark: prints a table for each measurement and writes all numbers to a JSON file.
+ * Usage: npm run build && npm run bench -- [--only heads,switching,memory,cached,others] [--quick] [--json FILE]
+ */
+import { mkdirSync, writeFileSync } from "node:fs";
+import { cpus, totalmem } from "node:os";
+import { dirname } from "node:path";
+import { fileURLToPath } from "node:url";
+import { parseArgs } from "node:util";
+import { measureCached } from "./cached.js";
+import { measureHeads } from "./heads.js";
+import { digits } from "./measure.js";
+import { measureMemory } from "./memory.js";
+import { measureSwitching } from "./switching.js";
+
+const MEASUREMENTS = {
+  heads: measureHeads,
+  switching: measureSwitching,
+  memory: measureMemory,
+  cached: measureCached,
+};
+
+const { values } = parseArgs({
+  options: { only: { type: "string" }, quick: { type: "boolean", default: false }, json: { type: "string" } },
+});
+const wanted = values.only?.split(",") ?? Object.keys(MEASUREMENTS);
+const unknown = wanted.find((name) => !Object.hasOwn(MEASUREMENTS, name));
+if (unknown !== undefined) {
+  console.error(`No measurement is called ${unknown}; expected ${Object.keys(MEASUREMENTS).join(", ")}.`);
+  process.exit(2);
+}
+const machine = {
+  processor: cpus()[0]?.model ?? "unknown",
+  cores: cpus().length,
+  memoryGiB: Math.round(totalmem() / 2 ** 30),
+  node: process.version,
+  platform: `${process.platform} ${process.arch}`,
+};
+console.log(
+  `${machine.processor}, ${machine.cores} cores, Node ${machine.node}${values.quick ? "; quick: few rounds" : ""}\n`,
+);
+const report = { date: new Date().toISOString(), machine, quick: values.quick, measurements: {} };
+for (const [name, measure] of Object.entries(MEASUREMENTS)) {
+  if (!wanted.includes(name)) continue;
+  const { title, table, results, targets } = await measure({ quick: values.quick });
+  Object.assign(report.measurements, { [name]: { title, results, targets } });
+  console.log(`${title}\n${table}`);
+  for (const { name: target, value, limit } of targets)
+    console.log(`${value <= limit ? "met" : "MISSED"}: ${target}: ${digits(value)} (limit ${limit})`);
+  console.log();
+}
+const file =
+  values.json ?? fileURLToPath(new URL(`results/${report.date.replace(/[:.]/g, "-")}.json`, import.meta.url));
+mkdirSync(dirname(file), { recursive: true });
+writeFileSync(file, `${JSON.stringify(report, undefined, 2)}\n`);
+console.log(`All numbers: ${file}`);
