@@ -5,11 +5,12 @@
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex } from "@noble/hashes/utils.js";
 import { PolyheadError } from "../base/errors.js";
-import { canonicalGraph } from "../onnx/canonical.js";
+import { type CanonicalNode, canonicalGraph } from "../onnx/canonical.js";
 import { GraphIndex } from "../onnx/graph.js";
 import { type Identity, identify } from "../onnx/identity.js";
 import { type Metadata, readMetadata } from "../onnx/metadata.js";
 import { declaredType, type Model, type ValueInfo, type ValueType } from "../onnx/model.js";
+import { neededNodes } from "../onnx/partition.js";
 import type { SegmentSource } from "../onnx/segment-model.js";
 import { inferTypes } from "../onnx/shapes.js";
 import { modelBytes } from "../onnx/write.js";
@@ -28,6 +29,8 @@ export interface Member extends SegmentSource {
   readonly inputs: ReadonlyMap<string, ModelInput>;
   /** Identities of the outputs by name. */
   readonly outputs: ReadonlyMap<string, Identity>;
+  /** The nodes that its outputs depend on, those of its providers included, in running order. */
+  readonly needed: readonly CanonicalNode[];
   /** The members whose graphs make what this one reads, each after those it reads itself. */
   readonly providers: readonly Member[];
 }
@@ -83,6 +86,7 @@ export async function makeMember(
     batch: batchOf(index.inputs),
     inputs: new Map([...[...providers].flatMap((each) => [...each.inputs]), ...own]),
     outputs: graph.outputs,
+    needed: neededNodes([...[...providers].map((each) => each.graph), graph], [...graph.outputs.values()]),
     providers: [...providers],
   };
 }

@@ -56,13 +56,15 @@ export class Plan {
         name: each.revision,
         graphs: [...each.providers, each].map(({ graph }) => graph),
         outputs: [...each.outputs.values()],
+        needed: each.needed,
       })),
     );
+    const single = singleRowNodes(sources);
     const known = new Set(previous?.keys);
     const planned: PlannedSegment[] = [];
     try {
       for (const segment of segments) {
-        const byRow = isByRow(segment, sources);
+        const byRow = segment.nodes.some(({ key }) => single.has(key));
         const key = keyOf(segment, byRow);
         const options = { threads: isHeavy(segment) ? threads : 1 };
         const handle = await runtime.acquire(key, () => modelBytes(segmentModel(segment, sources)), options);
@@ -149,14 +151,14 @@ function stepFor({ segment, handle, byRow }: PlannedSegment, values: ReadonlySet
   };
 }
 
-/** A segment whose every source takes one row at a time runs row by row. */
-function isByRow(segment: Segment, sources: readonly Member[]): boolean {
-  const single = sources.filter(({ batch }) => batch === 1);
-  if (single.length === 0) return false;
-  const many = new Set(
-    sources.filter(({ batch }) => batch !== 1).flatMap(({ graph }) => graph.nodes.map(({ key }) => key)),
-  );
-  return segment.nodes.some(({ key, varies }) => varies && !many.has(key));
+/** Keys of the nodes that every source which has them runs for one row only; segments with such run row by row. */
+function singleRowNodes(sources: readonly Member[]): ReadonlySet<string> {
+  const keysOf = (members: readonly Member[]) =>
+    members.flatMap(({ graph }) => graph.nodes.filter(({ varies }) => varies).map(({ key }) => key));
+  const single = new Set(keysOf(sources.filter(({ batch }) => batch === 1)));
+  if (single.size > 0)
+    for (const key of keysOf(sources.filter(({ batch }) => batch !== 1))) single.delete(key);
+  return single;
 }
 
 function isHeavy(segment: Segment): boolean {

@@ -14,6 +14,8 @@ export interface PartitionMember {
   readonly graphs: readonly CanonicalGraph[];
   /** The values that are asked of it. */
   readonly outputs: readonly Identity[];
+  /** What {@link neededNodes} gives for it, for those who partition the same members again and again. */
+  readonly needed?: readonly CanonicalNode[];
 }
 
 /** Computations that the same members need. */
@@ -31,29 +33,29 @@ export interface Segment {
 /** The segments of a set of members, each after those it reads. */
 export function partition(members: readonly PartitionMember[]): Segment[] {
   const nodes = new Map<string, CanonicalNode>();
-  const users = new Map<string, number[]>();
+  // Each member splits the groups that it needs a part of: what it needs goes to a new group, which it joins.
+  const groupOf = new Map<string, number>();
+  const groups: { usedBy: readonly number[]; nodes: CanonicalNode[] }[] = [{ usedBy: [], nodes: [] }];
   members.forEach((member, place) => {
-    for (const node of nodesFor(
-      member.outputs,
-      member.graphs.flatMap((graph) => graph.nodes),
-    )) {
-      nodes.set(node.key, nodes.get(node.key) ?? node);
-      const list = users.get(node.key);
-      if (list) list.push(place);
-      else users.set(node.key, [place]);
+    const split = new Map<number, number>();
+    for (const node of member.needed ?? neededNodes(member.graphs, member.outputs)) {
+      const before = groupOf.get(node.key) ?? 0;
+      if (before === 0) nodes.set(node.key, node);
+      let after = split.get(before);
+      if (after === undefined) {
+        after = groups.push({ usedBy: [...(groups[before]?.usedBy ?? []), place], nodes: [] }) - 1;
+        split.set(before, after);
+      }
+      groupOf.set(node.key, after);
     }
   });
-  const groups = new Map<string, { usedBy: readonly number[]; nodes: CanonicalNode[] }>();
-  for (const [key, usedBy] of users) {
+  for (const [key, group] of groupOf) {
     const node = nodes.get(key);
-    if (!node?.varies) continue;
-    const group = groups.get(usedBy.join(" "));
-    if (group) group.nodes.push(node);
-    else groups.set(usedBy.join(" "), { usedBy, nodes: [node] });
+    if (node?.varies) groups[group]?.nodes.push(node);
   }
-  const ordered = [...groups.values()].sort(
-    (a, b) => b.usedBy.length - a.usedBy.length || (a.usedBy[0] ?? 0) - (b.usedBy[0] ?? 0),
-  );
+  const ordered = groups
+    .filter((group) => group.nodes.length > 0)
+    .sort((a, b) => b.usedBy.length - a.usedBy.length || (a.usedBy[0] ?? 0) - (b.usedBy[0] ?? 0));
   const constants = [...nodes.values()].filter(({ varies }) => !varies);
   const constantValues = new Set([...constants.flatMap(({ makes }) => makes), ...weightIdentities(members)]);
   const borders = ordered.map((group) => {
@@ -61,20 +63,31 @@ export function partition(members: readonly PartitionMember[]): Segment[] {
     const read = new Set(group.nodes.flatMap((node) => node.reads).filter((each) => !made.has(each)));
     return { ...group, made, read };
   });
-  const asked = members.flatMap(({ outputs }) => outputs);
+  // No segment is among the readers of what it makes, see `read`.
+  const handedOut = new Set([
+    ...members.flatMap(({ outputs }) => outputs),
+    ...borders.flatMap(({ read }) => [...read]),
+  ]);
   return borders.map((own) => {
-    const elsewhere = new Set([
-      ...asked,
-      ...borders.flatMap((other) => (other === own ? [] : [...other.read])),
-    ]);
     const inputs = [...own.read].filter((each) => !constantValues.has(each));
     return {
       usedBy: own.usedBy.map((place) => members[place]?.name ?? ""),
       nodes: [...nodesFor(own.read, constants), ...own.nodes],
       inputs,
-      outputs: [...own.made].filter((each) => elsewhere.has(each)),
+      outputs: [...own.made].filter((each) => handedOut.has(each)),
     };
   });
+}
+
+/** The nodes that values depend on, in running order. */
+export function neededNodes(
+  graphs: readonly CanonicalGraph[],
+  outputs: readonly Identity[],
+): readonly CanonicalNode[] {
+  return nodesFor(
+    outputs,
+    graphs.flatMap((graph) => graph.nodes),
+  );
 }
 
 /** Those of `nodes` (in running order) that `values` depend on. */
