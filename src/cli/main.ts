@@ -4,6 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { Command } from "commander";
+import { addDemo } from "./verbs/demo.js";
 import { addJoin } from "./verbs/join.js";
 import { addShare } from "./verbs/share.js";
 import { addSplit } from "./verbs/split.js";
@@ -14,7 +15,7 @@ const manifest: { version: string; description: string } = JSON.parse(
 );
 
 /** Each adds one verb; in the order of the help. */
-const VERBS: readonly ((program: Command) => void)[] = [addSplit, addJoin, addShare, addTeach];
+const VERBS: readonly ((program: Command) => void)[] = [addDemo, addSplit, addJoin, addShare, addTeach];
 
 const program = new Command("polyhead").description(manifest.description).version(manifest.version);
 program.showHelpAfterError("(see polyhead --help)").exitOverride((error) => {
