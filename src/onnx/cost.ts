@@ -10,11 +10,13 @@ import { type GraphIndex, reads } from "./graph.js";
 import {
   intAttribute,
   intsAttribute,
+  type Model,
   type Node,
   stringAttribute,
   type ValueType,
   type Weight,
 } from "./model.js";
+import { allWeights } from "./read.js";
 import { einsumLabels } from "./shape-rules/linear.js";
 import { atOne } from "./shape-rules/sizes.js";
 import { weightDtype, weightShape } from "./weight.js";
@@ -55,9 +57,17 @@ export function costOf(nodes: readonly Node[], index: GraphIndex, types: Types):
   return { parameters: [...weights].reduce((sum, weight) => sum + parametersOf(weight), 0), flops };
 }
 
-function parametersOf(weight: Weight): number {
+/** Elements of a weight; 0 for integers that address and shape, and for single numbers. */
+export function parametersOf(weight: Weight): number {
   const isParameter = weight.dims.length > 0 && !NO_PARAMETERS.has(weightDtype(weight));
   return isParameter ? elementCount(weightShape(weight)) : 0;
+}
+
+/** Elements of all weights of a model, bodies and functions included, by the measure of {@link parametersOf}. */
+export function parameterCount(model: Model): number {
+  let count = 0;
+  for (const weight of new Set(allWeights(model))) count += parametersOf(weight);
+  return count;
 }
 
 /** Elements of a value, names counted as 1; 0 when its shape is not known. */

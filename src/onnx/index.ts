@@ -1,5 +1,6 @@
 /** ONNX models as data: read, write, identify, split, join, share. */
 
+export * from "./batch.js";
 export * from "./canonical.js";
 export * from "./constant.js";
 export * from "./cost.js";

@@ -86,13 +86,6 @@ export function* allWeights(model: Model): Generator<Weight> {
   for (const each of model.functions) yield* nodeWeights(each.node);
 }
 
-/** Number of elements of all constants in a model. */
-export function parameterCount(model: Model): number {
-  let count = 0;
-  for (const weight of allWeights(model)) count += elementCount(weightShape(weight));
-  return count;
-}
-
 function* graphWeights(graph: Graph): Generator<Weight> {
   yield* graph.initializer;
   for (const { values, indices } of graph.sparseInitializer) {

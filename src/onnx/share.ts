@@ -4,13 +4,13 @@
  * constants of different segments are not shared: only equal computations are.
  */
 import { PolyheadError } from "../base/errors.js";
-import { elementCount } from "../tensor/shape.js";
 import { type CanonicalGraph, canonicalGraph } from "./canonical.js";
+import { nodeFlops, parametersOf } from "./cost.js";
 import { GraphIndex } from "./graph.js";
 import { type Identity, identify } from "./identity.js";
-import type { Model } from "./model.js";
+import type { Model, ValueType } from "./model.js";
 import { partition } from "./partition.js";
-import { weightShape } from "./weight.js";
+import { inferTypes } from "./shapes.js";
 
 /** A model under a name. */
 export interface NamedModel {
@@ -30,8 +30,10 @@ export interface SharedSegment {
   readonly usedBy: readonly string[];
   /** Number of nodes, without those that only make constants. */
   readonly nodes: number;
-  /** Elements of the constants that it reads. */
+  /** Elements of the weights that it reads, see {@link parametersOf}. */
   readonly parameters: number;
+  /** Floating-point operations for one row. */
+  readonly flops: number;
 }
 
 /** What models have in common. */
@@ -39,6 +41,7 @@ export interface ShareReport {
   /** Those that more models need first. */
   readonly segments: readonly SharedSegment[];
   readonly parameters: Shared;
+  readonly flops: Shared;
 }
 
 /**
@@ -47,6 +50,7 @@ export interface ShareReport {
  */
 export async function shareReport(models: readonly NamedModel[]): Promise<ShareReport> {
   const graphs = new Map<string, CanonicalGraph>();
+  const types = new Map<Identity, ValueType>();
   for (const { name, model } of models) {
     if (graphs.has(name)) {
       throw new PolyheadError(
@@ -55,11 +59,13 @@ export async function shareReport(models: readonly NamedModel[]): Promise<ShareR
         { name },
       );
     }
-    graphs.set(name, canonicalGraph(new GraphIndex(model.graph), await identify(model)));
+    const identities = await identify(model);
+    graphs.set(name, canonicalGraph(new GraphIndex(model.graph), identities));
+    for (const [value, type] of inferTypes(model)) types.set(identities.get(value) ?? value, type);
   }
   const sizes = new Map<Identity, number>();
   for (const { weights } of graphs.values())
-    for (const [identity, weight] of weights) sizes.set(identity, elementCount(weightShape(weight)));
+    for (const [identity, weight] of weights) sizes.set(identity, parametersOf(weight));
   const elements = (identities: Iterable<Identity>) =>
     sum([...new Set(identities)].map((identity) => sizes.get(identity) ?? 0));
   const members = [...graphs].map(([name, graph]) => ({
@@ -68,20 +74,27 @@ export async function shareReport(models: readonly NamedModel[]): Promise<ShareR
     outputs: [...graph.outputs.values()],
   }));
   const segments = partition(members);
-  const readBy = (used: typeof segments) =>
-    elements(used.flatMap((segment) => segment.nodes.flatMap(({ reads }) => reads)));
+  const cost = (used: typeof segments) => {
+    const nodes = used.flatMap((segment) => segment.nodes);
+    return {
+      parameters: elements(nodes.flatMap(({ reads }) => reads)),
+      flops: sum(nodes.filter(({ varies }) => varies).map(({ node }) => nodeFlops(node, types))),
+    };
+  };
+  const ofSegments = segments.map((segment) => cost([segment]));
+  const ofModels = members.map(({ name }) => cost(segments.filter(({ usedBy }) => usedBy.includes(name))));
+  const both = (measure: "parameters" | "flops"): Shared => ({
+    separate: sum(ofModels.map((each) => each[measure])),
+    shared: sum(ofSegments.map((each) => each[measure])),
+  });
   return {
     segments: segments.map((segment) => ({
       usedBy: segment.usedBy,
       nodes: segment.nodes.filter(({ varies }) => varies).length,
-      parameters: readBy([segment]),
+      ...cost([segment]),
     })),
-    parameters: {
-      separate: sum(
-        members.map(({ name }) => readBy(segments.filter(({ usedBy }) => usedBy.includes(name)))),
-      ),
-      shared: sum(segments.map((segment) => readBy([segment]))),
-    },
+    parameters: both("parameters"),
+    flops: both("flops"),
   };
 }
 

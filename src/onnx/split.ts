@@ -7,6 +7,7 @@
 import { PolyheadError } from "../base/errors.js";
 import type { SymbolicShape } from "../tensor/shape.js";
 import { dynamicBatch, isBatched } from "./batch.js";
+import { defaultCut } from "./cuts.js";
 import { extract, requireValue, withGraph } from "./extract.js";
 import { GraphIndex, reads } from "./graph.js";
 import { identify } from "./identity.js";
@@ -25,8 +26,8 @@ import { inferTypes } from "./shapes.js";
 
 /** How to split. */
 export interface SplitOptions {
-  /** Values that separate the inputs from the outputs. */
-  readonly at: readonly string[];
+  /** Values that separate the inputs from the outputs; by default the standard cut, see `defaultCut`. */
+  readonly at?: readonly string[];
   /** Keep a batch of one that the exporter fixed, rather than open it as far as the graph allows. */
   readonly keepBatch?: boolean;
 }
@@ -54,7 +55,7 @@ export interface Split {
  *   them, or when the type of one is not known
  * @throws PolyheadError NOT_FOUND when a name is no value of the model
  */
-export async function splitModel(given: Model, options: SplitOptions): Promise<Split> {
+export async function splitModel(given: Model, options: SplitOptions = {}): Promise<Split> {
   const { model, index, types, taps: names, passed, fixed, notes } = chooseCut(given, options);
   const rest = index.outputNames.filter((name) => !passed.includes(name));
   // Looks for paths around the whole cut, so that the message names all of it.
@@ -117,7 +118,8 @@ interface Cut {
 /** Opens the batch where every tap can have any number of rows, and leaves the model as it is else. */
 function chooseCut(model: Model, options: SplitOptions): Cut {
   const index = new GraphIndex(model.graph);
-  const cut = [...new Set(options.at)];
+  const types = inferTypes(model);
+  const cut = [...new Set(options.at ?? defaultCut(model, types))];
   requireVarying(index, cut);
   const inBackbone = new Set([
     ...index.inputs.map(({ name }) => name),
@@ -126,7 +128,6 @@ function chooseCut(model: Model, options: SplitOptions): Cut {
   ]);
   const passed = index.outputNames.filter((name) => inBackbone.has(name));
   const taps = [...new Set([...cut, ...passed])];
-  const types = inferTypes(model);
   const asIs = { model, index, types, taps, passed, fixed: new Set<string>(), notes: [] };
   if (options.keepBatch) return asIs;
   const opened = dynamicBatch(model, types);

@@ -5,6 +5,8 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { loadModel, saveModel } from "../../src/files/disk.js";
 import { graph, model, node, valueInfo } from "../../src/onnx/model.js";
+import { weight } from "../../src/onnx/weight.js";
+import { int64 } from "../../src/tensor/tensor.js";
 import { architecture } from "../onnx/architectures.js";
 import { polyhead } from "./command.js";
 
@@ -20,7 +22,7 @@ const at = (...parts: string[]) => join(folder, ...parts);
 
 describe("polyhead split", () => {
   it("writes the parts that it proved", async () => {
-    const run = await polyhead("split", at("excite.onnx"), "--at", "features", "-o", at("parts"), "--json");
+    const run = await polyhead("split", at("excite.onnx"), "-o", at("parts"), "--json");
     expect(run.stderr).toBe("");
     expect(JSON.parse(run.stdout)).toMatchObject({
       backbone: {
@@ -40,6 +42,24 @@ describe("polyhead split", () => {
   ])("writes nothing for %s", async (_, cut, status, code) => {
     const run = await polyhead("split", at("excite.onnx"), "--at", cut, "-o", at("never"), "--json");
     expect({ status: run.status, code: JSON.parse(run.stdout).error.code }).toEqual({ status, code });
+    expect(await readdir(folder)).not.toContain("never");
+  });
+
+  it("proves at the sizes that it is given, and refuses what is no size", async () => {
+    const wide = model(
+      graph("wide", {
+        nodes: [node("Relu", ["x"], ["r"]), node("Reshape", ["r", "to"], ["y"])],
+        inputs: [valueInfo("x", "float32", ["N", "length"])],
+        outputs: [valueInfo("y", "float32", ["N", 2, 5])],
+        weights: [weight("to", int64([3], [0, 2, 5]))],
+      }),
+    );
+    await saveModel(at("wide.onnx"), wide);
+    const cut = ["split", at("wide.onnx"), "--at", "r"];
+    const run = await polyhead(...cut, "--size", "length=10", "-o", at("wide"));
+    expect(run).toMatchObject({ status: 0, stderr: "" });
+    expect((await polyhead(...cut, "--size", "length", "-o", at("never"))).status).toBe(64);
+    expect((await polyhead(...cut, "-o", at("never"))).status).toBe(70);
     expect(await readdir(folder)).not.toContain("never");
   });
 

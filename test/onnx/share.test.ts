@@ -46,6 +46,13 @@ describe.skipIf(!hasFixtures)("the family of models (fixtures)", () => {
     expect(segments.map((segment) => segment.parameters).slice(1)).toEqual(heads);
   });
 
+  it("counts the work of the trunk once", async () => {
+    const { flops, segments } = await shareReport(await load(["animals", "flowers"]));
+    const [trunk, ...heads] = segments.map((segment) => segment.flops);
+    expect(heads).toEqual([2 * 64 * 10, 2 * 64 * 17]);
+    expect(flops.separate - flops.shared).toBe(trunk);
+  });
+
   it("finds nothing with a stranger", async () => {
     const { segments, parameters } = await shareReport(await load(["animals", "stranger"]));
     expect(segments.map(({ usedBy }) => usedBy)).toEqual([["animals"], ["stranger"]]);

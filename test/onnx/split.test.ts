@@ -8,11 +8,12 @@ import { identify } from "../../src/onnx/identity.js";
 import { joinModels } from "../../src/onnx/join.js";
 import { readMetadata, withMetadata } from "../../src/onnx/metadata.js";
 import { copyOf, graph, type Model, model, node, valueInfo } from "../../src/onnx/model.js";
+import { sampleInputs } from "../../src/onnx/samples.js";
 import { splitModel } from "../../src/onnx/split.js";
 import { compare, headInputs, proveSplit } from "../../src/onnx/verify.js";
 import { weight } from "../../src/onnx/weight.js";
 import { readNpz } from "../../src/tensor/npz.js";
-import { float32 } from "../../src/tensor/tensor.js";
+import { float32, tensor } from "../../src/tensor/tensor.js";
 import { fixturesDir, hasFixtures } from "../fixtures.js";
 import { ARCHITECTURES, architecture } from "./architectures.js";
 import { useRuntime } from "./runtime.js";
@@ -44,31 +45,38 @@ function chain(extra: ReturnType<typeof node>[], outputs: string[]): Model {
 }
 
 describe.skipIf(!hasFixtures)("published models (fixtures)", () => {
-  it.each([
-    ["mobilenet_v2", "/Flatten_output_0"],
-    ["resnet_basic", "/Flatten_output_0"],
-    ["vit", "/Gather_4_output_0"],
-  ])("%s splits at its classifier without any difference, and agrees with PyTorch", async (name, at) => {
-    const whole = await loadModel(join(fixturesDir, "zoo", `${name}.onnx`));
-    const golden = readNpz(readFileSync(join(fixturesDir, "zoo", `${name}.npz`)));
-    const split = await splitModel(whole, { at: [at] });
-    expect(await proveSplit(whole, split, open)).toMatchObject({ inputs: 6, bitwise: true, maxAbsDiff: 0 });
+  it.each(["mobilenet_v2", "resnet_basic", "vit"])(
+    "%s splits at its classifier without any difference, and agrees with PyTorch",
+    async (name) => {
+      const whole = await loadModel(join(fixturesDir, "zoo", `${name}.onnx`));
+      const golden = readNpz(readFileSync(join(fixturesDir, "zoo", `${name}.npz`)));
+      const split = await splitModel(whole);
+      expect(await proveSplit(whole, split, open)).toMatchObject({ inputs: 6, bitwise: true, maxAbsDiff: 0 });
 
-    expect(split.heads.map((head) => head.name)).toEqual(["head"]);
-    const [head] = split.heads.map((each) => each.model);
-    if (!head) throw new Error("no head");
-    const input = golden.get("input");
-    const opened = await Promise.all([open(split.backbone, "all"), open(head, "all")]);
-    const features = await opened[0].run(new Map(input && [["input", input]]));
-    const answer = await opened[1].run(headInputs(head, features));
-    for (const each of opened) await each.close();
-    for (const [key, got] of [
-      ["head_input", features.get(at)],
-      ["logits", answer.get("logits")],
-    ] as const) {
-      const expected = golden.get(key);
-      expect(expected && compare(expected, got).relative, key).toBeLessThan(1e-4);
-    }
+      expect(split.heads.map((head) => head.name)).toEqual(["head"]);
+      const [head] = split.heads.map((each) => each.model);
+      if (!head) throw new Error("no head");
+      const input = golden.get("input");
+      const opened = await Promise.all([open(split.backbone, "all"), open(head, "all")]);
+      const features = await opened[0].run(new Map(input && [["input", input]]));
+      const answer = await opened[1].run(headInputs(head, features));
+      for (const each of opened) await each.close();
+      for (const [key, got] of [
+        ["head_input", features.get(split.taps[0]?.name ?? "")],
+        ["logits", answer.get("logits")],
+      ] as const) {
+        const expected = golden.get(key);
+        expect(expected && compare(expected, got).relative, key).toBeLessThan(1e-4);
+      }
+    },
+  );
+
+  it.each(["mobilenet_v2", "resnet_basic", "vit"])("%s with its batch norms splits as well", async (name) => {
+    const whole = await loadModel(join(fixturesDir, "train", `${name}.onnx`));
+    const split = await splitModel(whole);
+    expect(await proveSplit(whole, split, open)).toMatchObject({ bitwise: true });
+    const joined = await joinModels(split.backbone, ...split.heads.map((head) => head.model));
+    expect(await outputIdentities(joined)).toEqual(await outputIdentities(whole));
   });
 
   it("joined again is the same computation", async () => {
@@ -176,6 +184,27 @@ describe("splitting", () => {
     ]);
   });
 
+  it("follows what branches read from around them", async () => {
+    const branch = (name: string, inner: ReturnType<typeof node>) =>
+      graph(name, { nodes: [inner], inputs: [], outputs: [valueInfo(name, "float32")], weights: [] });
+    const choice = node("If", ["positive"], ["chosen"], {
+      then_branch: branch("then", node("Add", ["c", "two"], ["then"])),
+      else_branch: branch("else", node("Neg", ["b"], ["else"])),
+    });
+    const sums = [
+      node("ReduceSum", ["c"], ["total"], { keepdims: 0 }),
+      node("Greater", ["total", "two"], ["positive"]),
+    ];
+    const whole = chain([...sums, choice], ["chosen"]);
+    await expect(splitModel(whole, { at: ["c"] })).rejects.toThrow(/x -> a -> b -> chosen/);
+    const split = await splitModel(whole, { at: ["c", "b"] });
+    expect((await proveSplit(whole, split, open)).bitwise).toBe(true);
+    const joined = await joinModels(split.backbone, ...split.heads.map((head) => head.model));
+    expect(await outputIdentities(joined)).toEqual(await outputIdentities(whole));
+    const ran = await open(joined, "off");
+    await ran.close();
+  });
+
   it("sends metadata where it belongs", async () => {
     const about = {
       task: "classification",
@@ -229,6 +258,35 @@ describe("the proof", () => {
       absolute: 0,
       relative: 0,
     });
+  });
+
+  it("reads halves as the numbers that they are", () => {
+    const halves = (...bits: number[]) => tensor("float16", [bits.length], Uint16Array.from(bits));
+    const zero = halves(0, 0, 0);
+    expect(compare(zero, halves(0x3c00, 0xc000, 0x0001)).absolute).toBe(2);
+    expect(compare(zero, halves(0, 0x7bff, 0)).absolute).toBe(65504);
+    expect(compare(zero, halves(0, 0, 0x8001)).absolute).toBe(2 ** -24);
+    expect(compare(zero, halves(0, 0xfc00, 0)).absolute).toBe(Number.POSITIVE_INFINITY);
+    const brain = (bits: number) => tensor("bfloat16", [1], Uint16Array.of(bits));
+    expect(compare(brain(0x3f80), brain(0xc000)).absolute).toBe(3);
+  });
+
+  it("tries values that fit the dtype, the same for one seed", () => {
+    const inputs = [
+      valueInfo("image", "uint8", ["N", 32, 32, 3]),
+      valueInfo("ids", "int64", ["N", "length"]),
+      valueInfo("half", "float16", [40]),
+    ];
+    const sizes = new Map([["length", 7]]);
+    const sample = sampleInputs(inputs, { batch: 2, sizes }, 5);
+    expect([...sample.values()].map(({ shape }) => shape)).toEqual([[2, 32, 32, 3], [2, 7], [40]]);
+    expect(sampleInputs(inputs, { batch: 2, sizes }, 5)).toEqual(sample);
+    expect(sampleInputs(inputs, { batch: 2, sizes }, 6)).not.toEqual(sample);
+    const numbers = (name: string) => Array.from(sample.get(name)?.data ?? [], Number);
+    expect(Math.max(...numbers("image"))).toBeGreaterThan(200);
+    expect(numbers("ids").every((each) => each >= 0 && each < 8)).toBe(true);
+    const zeros = tensor("float16", [40], new Uint16Array(40));
+    expect(compare(zeros, sample.get("half")).absolute).toBeLessThan(1);
   });
 
   it("measures differences as they are", () => {

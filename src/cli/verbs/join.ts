@@ -1,9 +1,9 @@
 /** `polyhead join`: a backbone and what reads it as one model again. */
 import type { Command } from "commander";
 import { loadModel, saveModel } from "../../files/disk.js";
+import { parameterCount } from "../../onnx/cost.js";
 import { GraphIndex } from "../../onnx/graph.js";
 import { joinModels } from "../../onnx/join.js";
-import { parameterCount } from "../../onnx/read.js";
 import { count } from "../format.js";
 import { type Outcome, performs } from "../outcome.js";
 

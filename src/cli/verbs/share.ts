@@ -2,7 +2,7 @@
 import { basename } from "node:path";
 import type { Command } from "commander";
 import { loadModel } from "../../files/disk.js";
-import { shareReport } from "../../onnx/share.js";
+import { type Shared, shareReport } from "../../onnx/share.js";
 import { count, table } from "../format.js";
 import { type Outcome, performs } from "../outcome.js";
 
@@ -25,19 +25,21 @@ async function perform(paths: readonly string[]): Promise<Outcome> {
     })),
   );
   const report = await shareReport(models);
-  const { separate, shared } = report.parameters;
+  const both = ({ separate, shared }: Shared) => `${count(separate)} separately, ${count(shared)} together`;
   return {
     data: report,
     text: [
       ...table([
-        ["used by", "nodes", "parameters"],
-        ...report.segments.map(({ usedBy, nodes, parameters }) => [
+        ["used by", "nodes", "parameters", "FLOPs"],
+        ...report.segments.map(({ usedBy, nodes, parameters, flops }) => [
           usedBy.join(", "),
           nodes,
           count(parameters),
+          count(flops),
         ]),
       ]),
-      `parameters: ${count(separate)} separately, ${count(shared)} together`,
+      `parameters: ${both(report.parameters)}`,
+      `FLOPs per row: ${both(report.flops)}`,
     ],
   };
 }

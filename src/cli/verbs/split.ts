@@ -1,9 +1,9 @@
 /** `polyhead split`: a model into a backbone and its heads, proved equal before anything is written. */
 import { join } from "node:path";
-import type { Command } from "commander";
+import { type Command, InvalidArgumentError } from "commander";
 import { loadModel, saveModel } from "../../files/disk.js";
+import { parameterCount } from "../../onnx/cost.js";
 import { toEvaluation } from "../../onnx/evaluation.js";
-import { parameterCount } from "../../onnx/read.js";
 import { splitModel } from "../../onnx/split.js";
 import { proveSplit } from "../../onnx/verify.js";
 import { OrtWorker } from "../../runtime/node/ort-worker.js";
@@ -14,9 +14,10 @@ import { count } from "../format.js";
 import { type Outcome, performs } from "../outcome.js";
 
 interface Options {
-  readonly at: string[];
+  readonly at?: string[];
   readonly out: string;
   readonly keepBatch?: boolean;
+  readonly size?: ReadonlyMap<string, number>;
 }
 
 /** Adds the verb. */
@@ -25,19 +26,35 @@ export function addSplit(program: Command): void {
     .command("split")
     .description("split a model into a backbone and heads, proved equal, or write nothing")
     .argument("<model>", "ONNX file")
-    .requiredOption("--at <taps>", "values to cut at, separated by commas", (text: string) => text.split(","))
+    .option(
+      "--at <taps>",
+      "values to cut at, separated by commas; the classifier's input or the like by default",
+      (text: string) => text.split(","),
+    )
+    .option(
+      "--size <name=number>",
+      "size to prove with for an open dimension beside the batch; 64 by default; can be given again",
+      readSize,
+    )
     .option("--keep-batch", "leave a batch of one as it is")
     .requiredOption("-o, --out <folder>", "folder for the parts");
   performs(command, perform);
 }
 
-async function perform(path: string, { at, out, keepBatch = false }: Options): Promise<Outcome> {
+/** @throws InvalidArgumentError of the command line */
+function readSize(text: string, before?: ReadonlyMap<string, number>): ReadonlyMap<string, number> {
+  const [, name, size] = /^(.+)=([1-9]\d*)$/.exec(text) ?? [];
+  if (name !== undefined) return new Map([...(before ?? []), [name, Number(size)]]);
+  throw new InvalidArgumentError(`${JSON.stringify(text)} is no size; expected NAME=NUMBER, height=224 say.`);
+}
+
+async function perform(path: string, { at, out, keepBatch = false, size }: Options): Promise<Outcome> {
   const { model, notes: changes } = toEvaluation(await loadModel(path));
   const runtime = await Runtime.open(() => OrtWorker.start());
   try {
     const open = openModelOn(runtime);
-    const split = await splitModel(model, { at, keepBatch });
-    const proof = await proveSplit(model, split, open);
+    const split = await splitModel(model, { keepBatch, ...(at && { at }) });
+    const proof = await proveSplit(model, split, open, size && { sizes: size });
     const notes = [...changes, ...split.notes];
     const backbonePath = join(out, "backbone.onnx");
     await saveModel(backbonePath, split.backbone);
