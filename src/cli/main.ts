@@ -4,7 +4,10 @@
  */
 import { readFileSync } from "node:fs";
 import { Command } from "commander";
+
 import { addDemo } from "./verbs/demo.js";
+import { addInspect } from "./verbs/inspect.js";
+
 import { addJoin } from "./verbs/join.js";
 import { addShare } from "./verbs/share.js";
 import { addSplit } from "./verbs/split.js";
@@ -15,7 +18,14 @@ const manifest: { version: string; description: string } = JSON.parse(
 );
 
 /** Each adds one verb; in the order of the help. */
-const VERBS: readonly ((program: Command) => void)[] = [addDemo, addSplit, addJoin, addShare, addTeach];
+const VERBS: readonly ((program: Command) => void)[] = [
+  addDemo,
+  addInspect,
+  addSplit,
+  addJoin,
+  addShare,
+  addTeach,
+];
 
 const program = new Command("polyhead").description(manifest.description).version(manifest.version);
 program.showHelpAfterError("(see polyhead --help)").exitOverride((error) => {

@@ -1,15 +1,19 @@
 /** Where models are cut when nobody says where, and what is offered besides. */
 import { readFileSync } from "node:fs";
 import { join } from "node:path";
+import fc from "fast-check";
 import { beforeAll, describe, expect, it } from "vitest";
+import { PolyheadError } from "../../src/base/errors.js";
 import { loadModel } from "../../src/files/disk.js";
 import { importTfjsGraph } from "../../src/formats/index.js";
 import { candidateCuts, defaultCut } from "../../src/onnx/cuts.js";
 import { extract } from "../../src/onnx/extract.js";
 import { GraphIndex } from "../../src/onnx/graph.js";
 import { graph, type Model, model, valueInfo } from "../../src/onnx/model.js";
+import { parseModel } from "../../src/onnx/read.js";
 import { inferTypes } from "../../src/onnx/shapes.js";
 import { weight } from "../../src/onnx/weight.js";
+import { modelBytes } from "../../src/onnx/write.js";
 import { readNpz } from "../../src/tensor/npz.js";
 import type { SymbolicShape } from "../../src/tensor/shape.js";
 import { float32, int64, type Tensor, toNumbers } from "../../src/tensor/tensor.js";
@@ -280,6 +284,15 @@ const networks: [title: string, cut: string[], made: Model][] = [
     }),
   ],
   [
+    "an embedding and the logits made of it",
+    ["pooled"],
+    network(["pooled", "logits"], (to) => {
+      trunk(to);
+      to.op("Flatten", [to.op("GlobalAveragePool", ["c5"])], {}, "pooled");
+      to.op("Gemm", ["pooled", to.random(4, 7)], {}, "logits");
+    }),
+  ],
+  [
     "two tasks on one embedding",
     ["pooled"],
     network(["age", "kind"], (to) => {
@@ -345,6 +358,24 @@ describe("networks drawn by hand", () => {
     const made = network(["y"], (to) => void to.op("Relu", ["x"], {}, "y"));
     expect(candidateCuts(made, inferTypes(made))).toEqual([]);
     expect(() => defaultCut(made, inferTypes(made))).toThrow(/no classifier, feature pyramid or branches/);
+  });
+
+  it("a damaged model gives cuts or a typed error", () => {
+    const good = modelBytes(networks[0]?.[2] ?? architecture("dense concatenation", "N"));
+    fc.assert(
+      fc.property(fc.nat(good.length - 1), fc.nat(255), (place, byte) => {
+        const bad = good.slice();
+        bad[place] = byte;
+        try {
+          const read = parseModel(bad);
+          for (const { backbone, head } of candidateCuts(read, inferTypes(read)))
+            expect(Math.min(backbone.flops, head.flops, head.parameters)).toBeGreaterThanOrEqual(0);
+        } catch (thrown) {
+          expect(thrown).toBeInstanceOf(PolyheadError);
+        }
+      }),
+      { numRuns: 1000 },
+    );
   });
 
   it("a constant output takes no part", () => {
