@@ -74,13 +74,9 @@ export function teachHead(options: TeachOptions): TaughtHead {
   const sizes = checkExamples(options, pooling.channels);
   const methods = options.method ? [options.method] : METHODS;
   const wanted = checkFolds(options.folds ?? 5);
-  const folds = Math.min(wanted, ...sizes);
-  const notes =
-    folds < wanted
-      ? [
-          `${folds} folds instead of ${wanted}: ${JSON.stringify(labels[sizes.indexOf(folds)])} has only ${folds} examples.`,
-        ]
-      : [];
+  const folds = Math.min(wanted, Math.max(...sizes));
+  const small = labels.filter((_, at) => (sizes[at] ?? 0) < folds);
+  const notes = small.length > 0 ? [`Some folds have no example of: ${small.join(", ")}.`] : [];
   const assigned = stratifiedFolds(classes, folds, seed);
   const judged = crossValidate(features, classes, labels.length, assigned, methods, (done) =>
     progress?.(done, folds + 1),

@@ -14,11 +14,9 @@ import {
   writeFileAtomic,
 } from "../../files/disk.js";
 import { importTfjsGraph } from "../../formats/index.js";
-import { defaultCut } from "../../onnx/cuts.js";
 import { readMetadata, withMetadata } from "../../onnx/metadata.js";
 import type { Model } from "../../onnx/model.js";
 import type { OpenModel } from "../../onnx/runner.js";
-import { inferTypes } from "../../onnx/shapes.js";
 import { splitModel } from "../../onnx/split.js";
 import { proveSplit } from "../../onnx/verify.js";
 import { teachImages } from "../../teach/teach-images.js";
@@ -114,7 +112,7 @@ async function makeDetector(
     provenance: { package: "@vladmandic/human", model: "centernet" },
   });
   say(`imported centernet from @vladmandic/human: ${count(model.graph.node.length)} operators`);
-  const split = await splitModel(whole, { at: defaultCut(whole, inferTypes(whole)) });
+  const split = await splitModel(whole);
   const proof = await proveSplit(whole, split, open);
   say(`split it into a backbone with ${split.taps.length} taps and ${split.heads.length} head:`);
   for (const { name, shape, identity } of split.taps)
