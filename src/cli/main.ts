@@ -4,10 +4,8 @@
  */
 import { readFileSync } from "node:fs";
 import { Command } from "commander";
-
 import { addDemo } from "./verbs/demo.js";
 import { addInspect } from "./verbs/inspect.js";
-
 import { addJoin } from "./verbs/join.js";
 import { addShare } from "./verbs/share.js";
 import { addSplit } from "./verbs/split.js";
