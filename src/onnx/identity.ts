@@ -38,6 +38,8 @@ const WINDOWED = /(Conv|ConvTranspose|ConvInteger|MaxPool|AveragePool|LpPool)$/;
 const SMALL = 64 * 1024;
 /** Functions may call functions; no sane model goes deeper. */
 const MAX_CALL_DEPTH = 64;
+/** Nodes that may be looked at, those within calls once a call: functions that call functions can grow without end. */
+const MAX_NODES = 2_000_000;
 
 /** What is known beforehand when a model is identified. */
 export interface IdentityOptions {
@@ -98,6 +100,7 @@ class Identifier {
   readonly #weights: ReadonlyMap<Weight, Identity>;
   readonly #functions: ReadonlyMap<string, ModelFunction>;
   #depth = 0;
+  #seen = 0;
 
   constructor(model: Model, weights: ReadonlyMap<Weight, Identity>) {
     this.#model = model;
@@ -118,6 +121,13 @@ class Identifier {
   }
 
   #node(node: Node, known: Map<string, Identity>, references: ReadonlyMap<string, Attribute>): void {
+    if (++this.#seen > MAX_NODES) {
+      throw new PolyheadError(
+        "LIMIT_EXCEEDED",
+        `The model has more than ${MAX_NODES} nodes, those within its functions counted once a call.`,
+        { limit: MAX_NODES },
+      );
+    }
     const inputs = node.input.map((name) => (name === "" ? "" : (known.get(name) ?? "")));
     while (inputs.at(-1) === "") inputs.pop();
     const results = this.#results(node, inputs, known, references);
