@@ -11,6 +11,7 @@ import { measureCached } from "./cached.js";
 import { measureHeads } from "./heads.js";
 import { digits } from "./measure.js";
 import { measureMemory } from "./memory.js";
+import { measureOthers } from "./others.js";
 import { measureSwitching } from "./switching.js";
 
 const MEASUREMENTS = {
@@ -18,6 +19,7 @@ const MEASUREMENTS = {
   switching: measureSwitching,
   memory: measureMemory,
   cached: measureCached,
+  others: measureOthers,
 };
 
 const { values } = parseArgs({
