@@ -2,23 +2,21 @@
  * The command `polyhead`: its verbs. A verb's file in `verbs/` declares its arguments and prints its outcome;
  * what it does lives in the folders below.
  */
-import { readFileSync } from "node:fs";
 import { Command } from "commander";
+import { manifest } from "./manifest.js";
 import { addDemo } from "./verbs/demo.js";
+import { addImport } from "./verbs/import.js";
 import { addInspect } from "./verbs/inspect.js";
 import { addJoin } from "./verbs/join.js";
 import { addShare } from "./verbs/share.js";
 import { addSplit } from "./verbs/split.js";
 import { addTeach } from "./verbs/teach.js";
 
-const manifest: { version: string; description: string } = JSON.parse(
-  readFileSync(new URL("../../package.json", import.meta.url), "utf8"),
-);
-
 /** Each adds one verb; in the order of the help. */
 const VERBS: readonly ((program: Command) => void)[] = [
   addDemo,
   addInspect,
+  addImport,
   addSplit,
   addJoin,
   addShare,

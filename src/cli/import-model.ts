@@ -1,0 +1,157 @@
+/**
+ * Import: a file of any supported format as a model in evaluation mode that was tried out in the runtime, with
+ * what the user knows about it (preprocessing, labels, task, decoding) in its metadata. Writes nothing.
+ */
+import { PolyheadError } from "../base/errors.js";
+import { toEvaluation } from "../onnx/evaluation.js";
+import { GraphIndex } from "../onnx/graph.js";
+import { readMetadata, withMetadata } from "../onnx/metadata.js";
+import { type Model, valueInfo } from "../onnx/model.js";
+import { sampleInputs } from "../onnx/samples.js";
+import { OrtWorker } from "../runtime/node/ort-worker.js";
+import { openModelOn } from "../runtime/open-model.js";
+import { Runtime } from "../runtime/runtime.js";
+import { type Tensor, toNumbers } from "../tensor/tensor.js";
+import { CENTERNET_DECODING, type Decoding, parseDecoding } from "../vision/decoding.js";
+import { inputShape, type PartialPreprocessing, type Preprocessing } from "../vision/preprocessing.js";
+import { imageInput, preprocessingFor } from "./image-input.js";
+import { readLabels } from "./labels.js";
+import { manifest } from "./manifest.js";
+import { readSourceModel } from "./source-model.js";
+
+/** What the user knows about a model; what is left out stays as the file has it. */
+export interface ImportOptions {
+  /** A recipe of {@link MODEL_RECIPES} for everything below; what is given below goes before it. */
+  readonly recipe?: string | undefined;
+  /** Recipe of preprocessing. */
+  readonly preprocess?: string | undefined;
+  /** What differs from the recipe of preprocessing. */
+  readonly changes?: PartialPreprocessing | undefined;
+  /** `coco`, or a file of labels. */
+  readonly labels?: string | undefined;
+  readonly task?: string | undefined;
+  /** `centernet`, or a decoding as JSON text. */
+  readonly decode?: string | undefined;
+}
+
+/** An imported model, and remarks on what was changed or assumed. */
+export interface Imported {
+  readonly model: Model;
+  readonly notes: readonly string[];
+}
+
+/** All that is to say about well-known models, by one name. */
+export const MODEL_RECIPES: Readonly<Record<string, Omit<ImportOptions, "recipe" | "changes">>> = {
+  centernet: { preprocess: "centernet", labels: "coco", task: "detection", decode: "centernet" },
+  imagenet: { preprocess: "imagenet", task: "classification" },
+  mobilenet: { preprocess: "mobilenet", task: "classification" },
+};
+
+const DECODINGS: Readonly<Record<string, Decoding>> = { centernet: CENTERNET_DECODING };
+
+/**
+ * The model in a file, ready to be written or used.
+ * @throws PolyheadError INVALID_ARGUMENT, FILE_NOT_FOUND, MODEL_MALFORMED, MODEL_UNSUPPORTED, LOAD_FAILED,
+ *   RUN_FAILED, DATA_MALFORMED for labels
+ */
+export async function importModel(path: string, options: ImportOptions = {}): Promise<Imported> {
+  const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
+  const wanted: ImportOptions = { ...recipeOf(options.recipe), ...given };
+  const source = await readSourceModel(path);
+  const evaluation = toEvaluation(source.model);
+  const { model } = evaluation;
+  const preprocessing = preprocessingOf(model, wanted);
+  const decoding = wanted.decode === undefined ? undefined : decodingOf(model, wanted.decode);
+  const labels = wanted.labels === undefined ? undefined : await readLabels(wanted.labels);
+  const remarks = await tryOut(model, preprocessing);
+  const notes = [...source.notes, ...evaluation.notes, ...remarks];
+  const { file, format, sha256 } = source;
+  return {
+    model: withMetadata(model, {
+      ...(preprocessing && { preprocessing: { ...preprocessing } }),
+      ...(decoding && { decoding: { ...decoding } }),
+      ...(labels && { labels }),
+      ...(wanted.task !== undefined && { task: wanted.task }),
+      provenance: { file, format, sha256, polyhead: manifest.version },
+      ...(notes.length > 0 && { notes: [...(readMetadata(model).notes ?? []), ...notes] }),
+    }),
+    notes,
+  };
+}
+
+function recipeOf(name: string | undefined): ImportOptions {
+  if (name === undefined) return {};
+  const recipe = Object.hasOwn(MODEL_RECIPES, name) ? MODEL_RECIPES[name] : undefined;
+  if (recipe) return recipe;
+  const expected = Object.keys(MODEL_RECIPES);
+  throw new PolyheadError(
+    "INVALID_ARGUMENT",
+    `No model recipe is named ${JSON.stringify(name)}; expected one of ${expected.join(", ")}.`,
+    { got: name, expected },
+  );
+}
+
+function preprocessingOf(model: Model, { preprocess, changes }: ImportOptions): Preprocessing | undefined {
+  if (preprocess !== undefined) return preprocessingFor(model, preprocess, changes);
+  if (changes === undefined || Object.keys(changes).length === 0) return undefined;
+  throw new PolyheadError(
+    "INVALID_ARGUMENT",
+    "Size and settings change a recipe of preprocessing; name the recipe as well.",
+    { got: changes },
+  );
+}
+
+function decodingOf(model: Model, source: string): Decoding {
+  const known = Object.hasOwn(DECODINGS, source) ? DECODINGS[source] : undefined;
+  if (!known && !source.trimStart().startsWith("{")) {
+    const expected = Object.keys(DECODINGS);
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      `No decoding is named ${JSON.stringify(source)}; expected ${expected.join(", ")} or a JSON object.`,
+      { got: source, expected },
+    );
+  }
+  const decoding = known ?? parseDecoding(source, "INVALID_ARGUMENT");
+  const named =
+    decoding.arrangement === "rows"
+      ? [decoding.rows]
+      : [decoding.boxes, decoding.scores, ...(decoding.classes === undefined ? [] : [decoding.classes])];
+  const { outputNames } = new GraphIndex(model.graph);
+  const missing = named.find((name) => !outputNames.includes(name));
+  if (missing === undefined) return decoding;
+  throw new PolyheadError(
+    "INVALID_ARGUMENT",
+    `The decoding reads an output ${JSON.stringify(missing)}; the model has ${outputNames.join(", ")}.`,
+    { got: missing, expected: outputNames },
+  );
+}
+
+/** Runs the model once on random input, open sizes as the preprocessing has them; returns what was odd. */
+async function tryOut(model: Model, preprocessing: Preprocessing | undefined): Promise<string[]> {
+  const { inputs, outputNames } = new GraphIndex(model.graph);
+  const image = preprocessing && imageInput(model).info;
+  const declared = inputs.map((info) =>
+    preprocessing && info === image
+      ? valueInfo(info.name, preprocessing.dtype, inputShape(preprocessing))
+      : info,
+  );
+  const sample = sampleInputs(declared, { batch: 1 }, 1);
+  const runtime = await Runtime.open(() => OrtWorker.start());
+  try {
+    const opened = await openModelOn(runtime)(model, "all");
+    const outputs = await opened.run(sample);
+    await opened.close();
+    return outputNames.flatMap((name) => {
+      const value = outputs.get(name);
+      return value && hasOnlyFinite(value)
+        ? []
+        : [`On random input, the output ${JSON.stringify(name)} is not finite.`];
+    });
+  } finally {
+    await runtime.close();
+  }
+}
+
+function hasOnlyFinite(value: Tensor): boolean {
+  return value.dtype === "string" || toNumbers(value).every(Number.isFinite);
+}

@@ -1,0 +1,82 @@
+/** `polyhead import`: a model of another format, or an ONNX file as it came, checked and described. */
+import { type Command, InvalidArgumentError } from "commander";
+import { saveModel } from "../../files/disk.js";
+import { parameterCount } from "../../onnx/cost.js";
+import { GraphIndex } from "../../onnx/graph.js";
+import { declaredType, type ValueInfo } from "../../onnx/model.js";
+import { formatShape } from "../../tensor/shape.js";
+import { count } from "../format.js";
+import { type ImportOptions, importModel, MODEL_RECIPES } from "../import-model.js";
+import { type Outcome, performs } from "../outcome.js";
+
+interface Options extends Omit<ImportOptions, "changes"> {
+  readonly out: string;
+  readonly size?: Readonly<Record<string, unknown>>;
+  readonly set?: Readonly<Record<string, unknown>>;
+}
+
+/** Adds the verb. */
+export function addImport(program: Command): void {
+  const command = program
+    .command("import")
+    .description("bring a TF.js graph model or an ONNX file in, checked in the runtime")
+    .argument("<file>", "model.json of a TF.js graph model, or an ONNX file")
+    .requiredOption("-o, --out <file>", "ONNX file to write")
+    .option("--recipe <name>", `all that follows at once: ${Object.keys(MODEL_RECIPES).join(", ")}`)
+    .option("--preprocess <recipe>", "how an image becomes the input")
+    .option("--size <HxW>", "height and width of the input; by default what the model says", parseSize)
+    .option("--set <key=json>", "another setting of the preprocessing; can be repeated", parseSetting)
+    .option("--labels <file|coco>", "class names: one a line, or a JSON list")
+    .option("--task <name>", "classification, detection, embedding or a word of yours")
+    .option("--decode <recipe|json>", "what a detector's outputs mean: centernet, or JSON");
+  performs(command, perform);
+}
+
+async function perform(path: string, { out, size, set, ...given }: Options): Promise<Outcome> {
+  const { model, notes } = await importModel(path, { ...given, changes: { ...size, ...set } });
+  const index = new GraphIndex(model.graph);
+  const [inputs, outputs] = [index.inputs, model.graph.output].map((list) => list.map(summary));
+  const parameters = parameterCount(model);
+  await saveModel(out, model);
+  const lines = (kind: string, list: ReturnType<typeof summary>[] = []) =>
+    list.map(({ name, dtype, shape }) => `  ${kind} ${name}: ${dtype} ${formatShape(shape)}`);
+  return {
+    data: { path: out, inputs, outputs, parameters, notes },
+    text: [
+      ...notes,
+      `${out}: ${count(parameters)} parameters`,
+      ...lines("input", inputs),
+      ...lines("output", outputs),
+    ],
+  };
+}
+
+function summary(info: ValueInfo) {
+  const type = declaredType(info);
+  return { name: info.name, dtype: type?.dtype ?? "unknown", shape: type?.shape ?? ["?"] };
+}
+
+function parseSize(text: string): Readonly<Record<string, unknown>> {
+  const [, height, width] = /^(\d{1,5})x(\d{1,5})$/.exec(text) ?? [];
+  if (height === undefined) throw new InvalidArgumentError("Expected height x width, such as 224x224.");
+  return { height: Number(height), width: Number(width) };
+}
+
+function parseSetting(
+  text: string,
+  earlier: Readonly<Record<string, unknown>> = {},
+): Readonly<Record<string, unknown>> {
+  const at = text.indexOf("=");
+  if (at < 1) throw new InvalidArgumentError("Expected key=json, such as range=[0,255] or fit=cover.");
+  const value = text.slice(at + 1);
+  return { ...earlier, [text.slice(0, at)]: parseJson(value) };
+}
+
+/** Words need no quotes. */
+function parseJson(text: string): unknown {
+  try {
+    return JSON.parse(text);
+  } catch {
+    return text;
+  }
+}

@@ -1,0 +1,192 @@
+/** The verb import as a process: published models, other people's files, and nothing written when it fails. */
+import { createHash } from "node:crypto";
+import { existsSync } from "node:fs";
+import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { loadModel, saveModel } from "../../src/files/disk.js";
+import { readMetadata } from "../../src/onnx/metadata.js";
+import { graph, model, node, valueInfo } from "../../src/onnx/model.js";
+import { fixturesDir, hasFixtures } from "../fixtures.js";
+import { polyhead } from "./command.js";
+
+const published = (name: string) =>
+  fileURLToPath(new URL(`../../node_modules/@vladmandic/human/models/${name}`, import.meta.url));
+
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "polyhead-"));
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+const at = (...parts: string[]) => join(folder, ...parts);
+
+/** A model that gives its image back, with an input of the given type. */
+async function saveImageModel(name: string, dtype: "float32" | "uint8", shape: (number | string)[]) {
+  const made = model(
+    graph(name, {
+      nodes: [node("Identity", ["image"], ["same"])],
+      inputs: [valueInfo("image", dtype, shape)],
+      outputs: [valueInfo("same", dtype, shape)],
+      weights: [],
+    }),
+  );
+  await saveModel(at(`${name}.onnx`), made);
+  return at(`${name}.onnx`);
+}
+
+describe("polyhead import", () => {
+  it("imports a TF.js graph model with what the user knows of it", async () => {
+    await writeFile(at("moods.txt"), "angry\ndisgust\nfear\nhappy\nsad\nsurprise\nneutral\n");
+    const run = await polyhead(
+      ...["import", published("emotion.json"), "-o", at("emotion.onnx"), "--json"],
+      ...["--preprocess", "unit", "--set", "kernel=cubic", "--set", "range=[0,2]"],
+      ...["--labels", at("moods.txt"), "--task", "classification"],
+    );
+    expect({ status: run.status, stderr: run.stderr }).toEqual({ status: 0, stderr: "" });
+    const printed = JSON.parse(run.stdout);
+    expect(printed).toMatchObject({ path: at("emotion.onnx"), inputs: [{ dtype: "float32" }] });
+    expect(printed.parameters).toBeGreaterThan(100_000);
+    const written = await loadModel(at("emotion.onnx"));
+    expect(written.graph.input.map(({ name }) => name)).toEqual([printed.inputs[0].name]);
+    const { preprocessing, labels, task, provenance } = readMetadata(written);
+    expect(preprocessing).toMatchObject({
+      ...{ height: 64, width: 64, layout: "nhwc", colour: "grey", dtype: "float32" },
+      ...{ kernel: "cubic", range: [0, 2] },
+    });
+    expect(labels).toEqual(["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]);
+    expect(task).toBe("classification");
+    expect(provenance).toMatchObject({
+      file: "emotion.json",
+      format: "tfjs-graph",
+      sha256: createHash("sha256")
+        .update(await readFile(published("emotion.json")))
+        .digest("hex"),
+      polyhead: expect.stringMatching(/^\d+\.\d+\.\d+/),
+    });
+  });
+
+  it("knows all about centernet by one name", async () => {
+    const run = await polyhead(
+      ...["import", published("centernet.json"), "-o", at("coco.onnx"), "--recipe", "centernet", "--json"],
+    );
+    expect(run.status).toBe(0);
+    const { preprocessing, labels, task, decoding } = readMetadata(await loadModel(at("coco.onnx")));
+    expect(preprocessing).toMatchObject({ height: 512, width: 512, layout: "nhwc", range: [0, 255] });
+    expect([labels?.length, labels?.[0], task]).toEqual([80, "person", "detection"]);
+    expect(decoding).toMatchObject({ rows: "tower_0/detections", scoreThreshold: 0.2 });
+  });
+
+  it("puts an ONNX file into evaluation mode and says so", async () => {
+    const training = model(
+      graph("dropout", {
+        nodes: [node("Dropout", ["x"], ["y", "mask"])],
+        inputs: [valueInfo("x", "float32", ["N", 4])],
+        outputs: [valueInfo("y", "float32", ["N", 4])],
+        weights: [],
+      }),
+      6,
+    );
+    await saveModel(at("old.onnx"), training);
+    const run = await polyhead("import", at("old.onnx"), "-o", at("new.onnx"), "--json");
+    expect(run.status).toBe(0);
+    const { notes } = JSON.parse(run.stdout);
+    expect(notes).toEqual([expect.stringContaining("Dropout")]);
+    expect(readMetadata(await loadModel(at("new.onnx")))).toMatchObject({
+      notes,
+      provenance: { file: "old.onnx", format: "onnx" },
+    });
+  });
+
+  it("takes layout, dtype and size from the model, and the size from the user where the model leaves it open", async () => {
+    const fixed = await saveImageModel("bytes", "uint8", ["N", 32, 48, 3]);
+    await polyhead("import", fixed, "-o", at("bytes-in.onnx"), "--preprocess", "raw");
+    expect(readMetadata(await loadModel(at("bytes-in.onnx"))).preprocessing).toMatchObject({
+      ...{ height: 32, width: 48, layout: "nhwc", dtype: "uint8" },
+    });
+    const open = await saveImageModel("open", "float32", ["N", 3, "H", "W"]);
+    const sized = ["import", open, "-o", at("open-in.onnx"), "--preprocess", "unit", "--size", "40x56"];
+    expect((await polyhead(...sized)).status).toBe(0);
+    expect(readMetadata(await loadModel(at("open-in.onnx"))).preprocessing).toMatchObject({
+      ...{ height: 40, width: 56, layout: "nchw" },
+    });
+  });
+
+  it("remarks that an output is not finite", async () => {
+    const logarithm = graph("log", {
+      nodes: [node("Log", ["x"], ["y"])],
+      inputs: [valueInfo("x", "float32", [1, 64])],
+      outputs: [valueInfo("y", "float32", [1, 64])],
+      weights: [],
+    });
+    await saveModel(at("log.onnx"), model(logarithm));
+    const run = await polyhead("import", at("log.onnx"), "-o", at("log-in.onnx"), "--json");
+    expect(JSON.parse(run.stdout).notes).toEqual([expect.stringContaining('"y" is not finite')]);
+  });
+
+  it("refuses what it cannot do, and writes nothing", async () => {
+    const image = await saveImageModel("image", "float32", ["N", 32, 48, 3]);
+    await writeFile(
+      at("noise.onnx"),
+      Uint8Array.from({ length: 300 }, (_, place) => (place * 89 + 255) % 256),
+    );
+    await writeFile(at("layers.json"), JSON.stringify({ modelTopology: { class_name: "Sequential" } }));
+    await writeFile(at("broken.json"), '{"modelTopology": ');
+    await writeFile(at("archive.pth"), Uint8Array.of(0x50, 0x4b, 3, 4, 0, 0, 0, 0));
+    await writeFile(at("gaps.txt"), "one\n\nthree\n");
+    const lost = graph("lost", {
+      nodes: [node("NoSuchOperator", ["x"], ["y"])],
+      inputs: [valueInfo("x", "float32", [1, 2])],
+      outputs: [valueInfo("y", "float32", [1, 2])],
+      weights: [],
+    });
+    await saveModel(at("lost.onnx"), model(lost));
+    const cases: [given: string[], status: number, code: string, says: RegExp][] = [
+      [[at("nowhere.onnx")], 66, "FILE_NOT_FOUND", /nowhere/],
+      [[at("noise.onnx")], 65, "MODEL_MALFORMED", /./],
+      [[at("broken.json")], 65, "MODEL_MALFORMED", /not JSON/],
+      [[at("layers.json")], 65, "MODEL_UNSUPPORTED", /layers model.*TF\.js graph models/],
+      [[at("archive.pth")], 65, "MODEL_UNSUPPORTED", /PyTorch.*expected one of ONNX files/],
+      [[at("lost.onnx")], 65, "LOAD_FAILED", /NoSuchOperator/],
+      [[published("handtrack.json")], 65, "MODEL_UNSUPPORTED", /Enter.*LoopCond.*TensorListReserve/],
+      [[image, "--preprocess", "imaginary"], 64, "INVALID_ARGUMENT", /imagenet/],
+      [[image, "--preprocess", "unit", "--size", "20x20"], 64, "INVALID_ARGUMENT", /\[N, 32, 48, 3\]/],
+      [[image, "--preprocess", "unit", "--set", "rnage=[0,1]"], 64, "INVALID_ARGUMENT", /rnage/],
+      [[image, "--set", "range=[0,1]"], 64, "INVALID_ARGUMENT", /recipe/],
+      [[image, "--recipe", "anything"], 64, "INVALID_ARGUMENT", /centernet/],
+      [[image, "--decode", "centernet"], 64, "INVALID_ARGUMENT", /tower_0\/detections.*same/],
+      [[image, "--decode", '{"arrangement":"heap"}'], 64, "INVALID_ARGUMENT", /arrangement/],
+      [[image, "--labels", at("gaps.txt")], 65, "DATA_MALFORMED", /every line/],
+    ];
+    for (const [given, status, code, says] of cases) {
+      const run = await polyhead("import", ...given, "-o", at("never", "out.onnx"), "--json");
+      const { error } = JSON.parse(run.stdout);
+      expect({ given, status: run.status, code: error.code }).toEqual({ given, status, code });
+      expect(error.message).toMatch(says);
+      expect(run.stderr).not.toMatch(/^ +at /m);
+    }
+    expect(await readdir(folder)).not.toContain("never");
+  });
+
+  it.skipIf(!hasFixtures)(
+    "refuses published Keras, PyTorch and Teachable Machine files by name",
+    async () => {
+      const cases: [file: string, says: RegExp][] = [
+        ["keras/fer2013_mini_XCEPTION.102-0.66.hdf5", /Keras/],
+        ["heads/linear_state.pth", /PyTorch/],
+        ["heads/linear_state_legacy.pth", /PyTorch/],
+        ["heads/linear.safetensors", /safetensors/],
+        ["teachable-machine/banknotes/model.json", /Teachable Machine/],
+      ];
+      for (const [file, says] of cases) {
+        const run = await polyhead("import", join(fixturesDir, file), "-o", at("never.onnx"));
+        expect({ file, status: run.status }).toEqual({ file, status: 65 });
+        expect(run.stderr).toMatch(says);
+        expect(run.stderr).toContain("MODEL_UNSUPPORTED");
+      }
+      expect(existsSync(at("never.onnx"))).toBe(false);
+    },
+  );
+});
