@@ -8,6 +8,7 @@ import { addDemo } from "./verbs/demo.js";
 import { addImport } from "./verbs/import.js";
 import { addInspect } from "./verbs/inspect.js";
 import { addJoin } from "./verbs/join.js";
+import { addRun } from "./verbs/run.js";
 import { addShare } from "./verbs/share.js";
 import { addSplit } from "./verbs/split.js";
 import { addTeach } from "./verbs/teach.js";
@@ -20,6 +21,7 @@ const VERBS: readonly ((program: Command) => void)[] = [
   addSplit,
   addJoin,
   addShare,
+  addRun,
   addTeach,
 ];
 

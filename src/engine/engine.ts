@@ -64,6 +64,8 @@ export interface LoadedModel {
   readonly revision: string;
   /** Routes that point to it. */
   readonly routes: readonly string[];
+  /** Names of the inputs that its requests give; of a head those of the backbones that it reads. */
+  readonly inputs: readonly string[];
   readonly metadata: Metadata;
 }
 
@@ -113,9 +115,10 @@ export class Engine {
   /** All loaded models, live or not. */
   get models(): LoadedModel[] {
     const { members, routes } = this.#current;
-    return [...members.values()].map(({ revision, metadata }) => ({
+    return [...members.values()].map(({ revision, metadata, inputs }) => ({
       revision,
       metadata,
+      inputs: [...inputs.keys()],
       routes: [...routes].flatMap(([route, member]) => (member.revision === revision ? [route] : [])),
     }));
   }
