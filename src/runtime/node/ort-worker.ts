@@ -14,6 +14,9 @@ const THREAD = new URL(
   import.meta.url,
 );
 
+/** The thread makes little garbage; V8 would let the space for it grow to many times what is used. */
+const YOUNG = { maxYoungGenerationSizeMb: 6 };
+
 interface Pending {
   readonly resolve: (result: RunResult | undefined) => void;
   readonly reject: (reason: PolyheadError) => void;
@@ -31,7 +34,7 @@ export class OrtWorker implements Backend {
   /** Starts a thread. */
   static async start(): Promise<OrtWorker> {
     // Options that the process was started with, such as --input-type, are not for the thread's own file.
-    const worker = new Worker(THREAD, { execArgv: [] });
+    const worker = new Worker(THREAD, { execArgv: [], resourceLimits: YOUNG });
     await new Promise<void>((resolve, reject) => {
       worker.once("online", resolve);
       worker.once("error", reject);
