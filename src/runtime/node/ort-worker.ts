@@ -15,7 +15,7 @@ const THREAD = new URL(
 );
 
 /** The thread makes little garbage; V8 would let the space for it grow to many times what is used. */
-const YOUNG = { maxYoungGenerationSizeMb: 6 };
+const YOUNG = { maxYoungGenerationSizeMb: 3 };
 
 interface Pending {
   readonly resolve: (result: RunResult | undefined) => void;
