@@ -124,9 +124,9 @@ export class PolyheadError extends Error {
     details: Readonly<Record<string, unknown>> = {},
     options?: ErrorOptions,
   ) {
-    super(message, options);
+    super(shortened(message, MESSAGE_LENGTH), options);
     this.code = code;
-    this.details = details;
+    this.details = Object.fromEntries(Object.entries(details).map(([key, value]) => [key, bounded(value)]));
   }
 
   /** The statuses of this failure at each border. */
@@ -138,6 +138,22 @@ export class PolyheadError extends Error {
   toJSON(): { code: ErrorCode; message: string; details: Readonly<Record<string, unknown>> } {
     return { code: this.code, message: this.message, details: this.details };
   }
+}
+
+/** Names and shapes come from files, which may hold millions of letters; a message stays readable all the same. */
+const MESSAGE_LENGTH = 1500;
+const DETAIL_LENGTH = 1000;
+
+function shortened(text: string, length: number): string {
+  if (text.length <= length) return text;
+  const half = Math.floor(length / 2);
+  return `${text.slice(0, half)} [...] ${text.slice(-half)}`;
+}
+
+function bounded(value: unknown): unknown {
+  if (typeof value === "string") return shortened(value, DETAIL_LENGTH);
+  if (Array.isArray(value)) return value.slice(0, DETAIL_LENGTH).map(bounded);
+  return value;
 }
 
 /** The given value as an Error, whatever was thrown. */

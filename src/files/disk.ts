@@ -17,6 +17,9 @@ const EXTERNAL_FROM = 2 ** 20;
 /** One read call asks for no more than this; Node refuses 2 GiB and more at once. */
 const SLICE = 2 ** 30;
 
+/** Opening a pipe that nobody writes to must not wait; Windows has no such flag and no such pipes. */
+const NO_WAIT = constants.O_NONBLOCK ?? 0;
+
 /** A directory, read by name; symbolic links may not lead out of it. */
 export class DiskFolder implements Folder {
   readonly #directory: string;
@@ -192,7 +195,7 @@ async function readRange(file: FileHandle, offset: number, length: number): Prom
 }
 
 async function openFile(path: string): Promise<FileHandle> {
-  const file = await open(path, "r").catch((thrown) => {
+  const file = await open(path, constants.O_RDONLY | NO_WAIT).catch((thrown) => {
     throw notFound(path, thrown);
   });
   if ((await file.stat()).isFile()) return file;

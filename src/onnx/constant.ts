@@ -3,12 +3,18 @@
  * just another way to write an initializer.
  */
 import { float32, int64, type Tensor } from "../tensor/tensor.js";
-import { AttributeType, type Node, type Weight } from "./model.js";
+import { type Attribute, AttributeType, type Node, type Weight } from "./model.js";
 import { weight } from "./weight.js";
 
-/** The weight that a `Constant` node stands for; undefined for sparse ones, which have no dense form here. */
-export function constantOf(node: Node): Weight | undefined {
-  const value = node.attribute[0];
+/**
+ * The weight that a `Constant` node stands for; undefined for sparse ones, which have no dense form here.
+ * @param attributes those of the node, with references of a function's body resolved
+ */
+export function constantOf(
+  node: Node,
+  attributes: readonly Attribute[] = node.attribute,
+): Weight | undefined {
+  const value = attributes[0];
   if (value?.refAttrName !== "") return undefined;
   const name = node.output[0] ?? "";
   const strings = (items: readonly Uint8Array[], shape: readonly number[]): Tensor => ({

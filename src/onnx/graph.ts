@@ -26,6 +26,8 @@ export class GraphIndex {
    */
   constructor(graph: Graph, outer: ReadonlySet<string> = new Set()) {
     this.graph = graph;
+    refuseTwice(graph.input, "input");
+    refuseTwice(graph.initializer, "initializer");
     this.weights = new Map(graph.initializer.map((weight) => [weight.name, weight]));
     const sparse = graph.sparseInitializer.map(({ values }) => values?.name ?? "");
     this.inputs = graph.input.filter(({ name }) => !this.weights.has(name) && !sparse.includes(name));
@@ -58,7 +60,7 @@ export class GraphIndex {
       const producer = this.producers.get(name);
       if (!producer || found.has(producer)) continue;
       found.add(producer);
-      open.push(...reads(producer));
+      for (const read of reads(producer)) open.push(read);
     }
     return this.order.filter((node) => found.has(node));
   }
@@ -80,6 +82,28 @@ export function freeNames(graph: Graph): string[] {
   ]);
   const read = [...graph.node.flatMap(reads), ...graph.output.map(({ name }) => name)];
   return [...new Set(read.filter((name) => !own.has(name)))];
+}
+
+/** What a body knows of the values around it: those that it reads. */
+export function namesFromOutside<T>(body: Graph, outer: ReadonlyMap<string, T>): Map<string, T> {
+  const known = new Map<string, T>();
+  for (const name of freeNames(body)) {
+    const value = outer.get(name);
+    if (value !== undefined) known.set(name, value);
+  }
+  return known;
+}
+
+function refuseTwice(list: readonly { readonly name: string }[], what: string): void {
+  const names = new Set<string>();
+  for (const { name } of list) {
+    if (names.has(name)) {
+      throw new PolyheadError("MODEL_MALFORMED", `The graph has two ${what}s ${JSON.stringify(name)}.`, {
+        value: name,
+      });
+    }
+    names.add(name);
+  }
 }
 
 function indexProducers(graph: Graph, given: ReadonlySet<string>): Map<string, Node> {

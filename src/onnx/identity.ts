@@ -9,7 +9,7 @@ import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex } from "@noble/hashes/utils.js";
 import { PolyheadError } from "../base/errors.js";
 import { constantOf } from "./constant.js";
-import { GraphIndex } from "./graph.js";
+import { GraphIndex, namesFromOutside } from "./graph.js";
 import {
   type Attribute,
   AttributeType,
@@ -31,15 +31,18 @@ import { weightBytes, weightDtype, weightShape } from "./weight.js";
 export type Identity = string;
 
 /** Operators whose results depend on how many outputs are asked for. */
-const COUNTS_OUTPUTS = new Set(["Split", "SplitToSequence", "Loop", "Scan", "If"]);
+const COUNTS_OUTPUTS = new Set(["Split", "SplitToSequence", "Loop", "Scan", "If", "BatchNormalization"]);
 /** Operators that slide a window: unit steps and no padding are their defaults, in as many dimensions as there are. */
 const WINDOWED = /(Conv|ConvTranspose|ConvInteger|MaxPool|AveragePool|LpPool)$/;
 /** Weights up to this many bytes are hashed at once rather than on another thread. */
 const SMALL = 64 * 1024;
+const DIGESTS_AT_ONCE = 4;
 /** Functions may call functions; no sane model goes deeper. */
 const MAX_CALL_DEPTH = 64;
+/** Nothing is given for an attribute by reference outside of functions. */
+const NO_REFERENCES: ReadonlyMap<string, Attribute> = new Map();
 /** Nodes that may be looked at, those within calls once a call: functions that call functions can grow without end. */
-const MAX_NODES = 2_000_000;
+const MAX_NODES = 250_000;
 
 /** What is known beforehand when a model is identified. */
 export interface IdentityOptions {
@@ -52,10 +55,7 @@ export interface IdentityOptions {
  * @throws PolyheadError MODEL_MALFORMED
  */
 export async function identify(model: Model, options: IdentityOptions = {}): Promise<Map<string, Identity>> {
-  const weights = new Map<Weight, Identity>();
-  await Promise.all(
-    Array.from(new Set(allWeights(model)), async (each) => weights.set(each, await weightIdentity(each))),
-  );
+  const weights = await weightIdentities(new Set(allWeights(model)));
   const identifier = new Identifier(model, weights);
   const index = new GraphIndex(model.graph);
   const known = new Map<string, Identity>();
@@ -68,9 +68,32 @@ export async function identify(model: Model, options: IdentityOptions = {}): Pro
 
 /** The identity of a constant: dtype, shape and bytes. */
 export async function weightIdentity(weight: Weight): Promise<Identity> {
-  const bytes = weightBytes(weight);
-  const digest = bytes.length <= SMALL ? sha256(bytes) : await digestAside(bytes);
+  return identityWith(weight, await digestOf(weightBytes(weight)));
+}
+
+/** Some at a time, because the platform copies what it digests. Weights that share memory are digested once. */
+async function weightIdentities(weights: Iterable<Weight>): Promise<Map<Weight, Identity>> {
+  const found = new Map<Weight, Identity>();
+  const digests = new Map<Uint8Array, Promise<Uint8Array>>();
+  const queue = weights[Symbol.iterator]();
+  const work = async () => {
+    for (const weight of { [Symbol.iterator]: () => queue }) {
+      const bytes = weightBytes(weight);
+      const digest = digests.get(bytes) ?? digestOf(bytes);
+      digests.set(bytes, digest);
+      found.set(weight, identityWith(weight, await digest));
+    }
+  };
+  await Promise.all(Array.from({ length: DIGESTS_AT_ONCE }, work));
+  return found;
+}
+
+function identityWith(weight: Weight, digest: Uint8Array): Identity {
   return hashOf(["weight", weightDtype(weight), weightShape(weight), bytesToHex(digest)]);
+}
+
+async function digestOf(bytes: Uint8Array): Promise<Uint8Array> {
+  return bytes.length <= SMALL ? sha256(bytes) : digestAside(bytes);
 }
 
 /** SHA-256 on another thread, by the platform. */
@@ -100,6 +123,7 @@ class Identifier {
   readonly #weights: ReadonlyMap<Weight, Identity>;
   readonly #functions: ReadonlyMap<string, ModelFunction>;
   #depth = 0;
+  #bodies = 0;
   #seen = 0;
 
   constructor(model: Model, weights: ReadonlyMap<Weight, Identity>) {
@@ -110,14 +134,17 @@ class Identifier {
     );
   }
 
-  /** Adds the identities of a graph's weights and values to `known`. */
-  graph(index: GraphIndex, known: Map<string, Identity>): void {
+  /**
+   * Adds the identities of a graph's weights and values to `known`.
+   * @param references attributes of the function call that the graph stands in
+   */
+  graph(index: GraphIndex, known: Map<string, Identity>, references = NO_REFERENCES): void {
     for (const [name, weight] of index.weights) known.set(name, this.#weight(weight));
     for (const sparse of index.graph.sparseInitializer) {
       const parts = [sparse.values, sparse.indices].map((part) => part && this.#weight(part));
       known.set(sparse.values?.name ?? "", hashOf(["sparse", parts, sparse.dims.map(Number)]));
     }
-    for (const node of index.order) this.#node(node, known, new Map());
+    for (const node of index.order) this.#node(node, known, references);
   }
 
   #node(node: Node, known: Map<string, Identity>, references: ReadonlyMap<string, Attribute>): void {
@@ -128,7 +155,7 @@ class Identifier {
         { limit: MAX_NODES },
       );
     }
-    const inputs = node.input.map((name) => (name === "" ? "" : (known.get(name) ?? "")));
+    const inputs = node.input.map((name) => (name === "" ? "" : requireKnown(known, name, node.opType)));
     while (inputs.at(-1) === "") inputs.pop();
     const results = this.#results(node, inputs, known, references);
     node.output.forEach((name, place) => {
@@ -145,22 +172,23 @@ class Identifier {
   ): (place: number) => Identity {
     const domain = canonicalDomain(node.domain);
     if (domain === "" && node.opType === "Identity") return () => inputs[0] ?? "";
-    const constant = domain === "" && node.opType === "Constant" ? constantOf(node) : undefined;
+    const given = node.attribute.flatMap((each) => this.#resolve(each, references) ?? []);
+    const constant = domain === "" && node.opType === "Constant" ? constantOf(node, given) : undefined;
     if (constant) {
       const identity = this.#weight(constant);
       return () => identity;
     }
     const called = this.#functions.get(functionKey(node.domain, node.opType, node.overload));
-    if (called) return this.#call(called, node, inputs, references);
+    if (called) return this.#call(called, given, inputs);
 
     const opset = opsetVersion(this.#model, domain) ?? 0;
     const defaults = attributeDefaults(domain, node.opType, opset);
-    const attributes = node.attribute
-      .map((each) => this.#resolve(each, references))
-      .filter((each) => each !== undefined)
+    const attributes = given
       .filter((each) => domain !== "" || !isRankDefault(node.opType, each))
-      .map((each) => [each.name, this.#attribute(each, known)] as const)
-      .filter(([name, value]) => JSON.stringify(value) !== JSON.stringify(canonicalDefault(defaults[name])))
+      .map((each) => [each.name, this.#attribute(each, known, references)] as const)
+      .filter(
+        ([name, value]) => !Object.hasOwn(defaults, name) || !isSame(value, canonicalDefault(defaults[name])),
+      )
       .sort(([a], [b]) => (a < b ? -1 : 1));
     const outputs = COUNTS_OUTPUTS.has(node.opType) || domain !== "" ? node.output.length : 0;
     const identity = hashOf([
@@ -179,9 +207,8 @@ class Identifier {
   /** A function's results are those of its body with the call's inputs and attributes in place. */
   #call(
     called: ModelFunction,
-    node: Node,
+    attributes: readonly Attribute[],
     inputs: readonly Identity[],
-    references: ReadonlyMap<string, Attribute>,
   ): (place: number) => Identity {
     if (++this.#depth > MAX_CALL_DEPTH) {
       throw new PolyheadError(
@@ -195,13 +222,10 @@ class Identifier {
       known.set(name, inputs[place] ?? "");
     });
     const given = new Map(called.attributeProto.map((each) => [each.name, each]));
-    for (const each of node.attribute) {
-      const value = this.#resolve(each, references);
-      if (value) given.set(value.name, value);
-    }
+    for (const each of attributes) given.set(each.name, each);
     for (const inner of called.node) this.#node(inner, known, given);
     this.#depth--;
-    return (place) => known.get(called.output[place] ?? "") ?? "";
+    return (place) => requireKnown(known, called.output[place] ?? "", called.name);
   }
 
   #resolve(attribute: Attribute, references: ReadonlyMap<string, Attribute>): Attribute | undefined {
@@ -211,28 +235,32 @@ class Identifier {
   }
 
   /** An attribute's value as plain data. */
-  #attribute(attribute: Attribute, known: ReadonlyMap<string, Identity>): unknown {
+  #attribute(
+    attribute: Attribute,
+    known: ReadonlyMap<string, Identity>,
+    references: ReadonlyMap<string, Attribute>,
+  ): unknown {
     switch (attribute.type) {
       case AttributeType.FLOAT:
-        return [floatText(attribute.f)];
+        return ["float", floatText(attribute.f)];
       case AttributeType.INT:
-        return [String(attribute.i)];
+        return ["int", String(attribute.i)];
       case AttributeType.STRING:
-        return [bytesToHex(attribute.s)];
+        return ["string", bytesToHex(attribute.s)];
       case AttributeType.TENSOR:
-        return attribute.t ? [this.#weight(attribute.t)] : [];
+        return ["tensor", attribute.t && this.#weight(attribute.t)];
       case AttributeType.GRAPH:
-        return attribute.g ? [this.#body(attribute.g, known)] : [];
+        return ["graph", attribute.g && this.#body(attribute.g, known, references)];
       case AttributeType.FLOATS:
-        return ["list", ...attribute.floats.map(floatText)];
+        return ["floats", attribute.floats.map(floatText)];
       case AttributeType.INTS:
-        return ["list", ...attribute.ints.map(String)];
+        return ["ints", attribute.ints.map(String)];
       case AttributeType.STRINGS:
-        return ["list", ...attribute.strings.map(bytesToHex)];
+        return ["strings", attribute.strings.map(bytesToHex)];
       case AttributeType.TENSORS:
-        return ["list", ...attribute.tensors.map((each) => this.#weight(each))];
+        return ["tensors", attribute.tensors.map((each) => this.#weight(each))];
       case AttributeType.GRAPHS:
-        return ["list", ...attribute.graphs.map((each) => this.#body(each, known))];
+        return ["graphs", attribute.graphs.map((each) => this.#body(each, known, references))];
       default:
         throw new PolyheadError(
           "MODEL_UNSUPPORTED",
@@ -246,30 +274,46 @@ class Identifier {
   }
 
   /** The identity of a subgraph: what its results are, given its formal inputs and the values around it. */
-  #body(graph: Graph, outer: ReadonlyMap<string, Identity>): Identity {
+  #body(
+    graph: Graph,
+    outer: ReadonlyMap<string, Identity>,
+    references: ReadonlyMap<string, Attribute>,
+  ): Identity {
     if (++this.#depth > MAX_CALL_DEPTH) {
       throw new PolyheadError("MODEL_MALFORMED", `Subgraphs are nested deeper than ${MAX_CALL_DEPTH}.`, {});
     }
-    const index = new GraphIndex(graph, new Set(outer.keys()));
-    const known = new Map(outer);
+    this.#bodies++;
+    const known = namesFromOutside(graph, outer);
+    const index = new GraphIndex(graph, new Set(known.keys()));
     index.inputs.forEach(({ name }, place) => {
-      known.set(name, hashOf(["formal", this.#depth, place]));
+      known.set(name, hashOf(["formal", this.#bodies, place]));
     });
-    this.graph(index, known);
+    this.graph(index, known, references);
+    this.#bodies--;
     this.#depth--;
-    return hashOf(["body", index.inputs.length, index.outputNames.map((name) => known.get(name) ?? "")]);
+    return hashOf(["body", index.inputs.length, index.outputNames.map((name) => known.get(name))]);
   }
 
   #weight(weight: Weight): Identity {
     const known = this.#weights.get(weight);
     if (known !== undefined) return known;
-    return hashOf([
-      "weight",
-      weightDtype(weight),
-      weightShape(weight),
-      bytesToHex(sha256(weightBytes(weight))),
-    ]);
+    return identityWith(weight, sha256(weightBytes(weight)));
   }
+}
+
+function isSame(a: unknown, b: unknown): boolean {
+  return JSON.stringify(a) === JSON.stringify(b);
+}
+
+/** The identity of a value that something reads: a function's body is checked here, graphs by their index. */
+function requireKnown(known: ReadonlyMap<string, Identity>, name: string, reader: string): Identity {
+  const identity = known.get(name);
+  if (identity !== undefined) return identity;
+  throw new PolyheadError(
+    "MODEL_MALFORMED",
+    `The value ${JSON.stringify(name)}, which ${reader} reads, is made by nothing.`,
+    { value: name },
+  );
 }
 
 function functionKey(domain: string, name: string, overload: string): string {
@@ -284,14 +328,14 @@ function floatText(value: number): string {
 /** A default of the operator table in the form that attributes take. */
 function canonicalDefault(value: DefaultValue | undefined): unknown {
   if (value === undefined) return undefined;
-  if (typeof value === "number") return [String(value)];
-  if (typeof value === "string") return [bytesToHex(new TextEncoder().encode(value))];
-  if ("float" in value) return [floatText(value.float)];
+  const hex = (text: string) => bytesToHex(new TextEncoder().encode(text));
+  if (typeof value === "number") return ["int", String(value)];
+  if (typeof value === "string") return ["string", hex(value)];
+  if ("float" in value) return ["float", floatText(value.float)];
+  const isText = typeof value[0] === "string";
   return [
-    "list",
-    ...value.map((item) =>
-      typeof item === "number" ? String(item) : bytesToHex(new TextEncoder().encode(item)),
-    ),
+    isText ? "strings" : "ints",
+    value.map((item) => (typeof item === "number" ? String(item) : hex(item))),
   ];
 }
 

@@ -14,11 +14,17 @@ import {
   TensorProtoSchema,
 } from "./generated/onnx_pb.js";
 import { GraphIndex } from "./graph.js";
-import type { Graph, Model, Node, Weight } from "./model.js";
+import { type Graph, type Model, type Node, subgraphs, type Weight } from "./model.js";
 import { weightDtype, weightShape } from "./weight.js";
+import { checkWire } from "./wire-check.js";
 
 /** Protobuf's own limit on a message, and so on a model file without its external data. */
-const MAX_MODEL_BYTES = 2 ** 31 - 1;
+export const MAX_MODEL_BYTES = 2 ** 31 - 1;
+
+/** Inputs or outputs of one node; real ones have some hundred at most. */
+const MAX_ARITY = 10_000;
+/** Nodes of one file; real ones have some ten thousand at most. */
+const MAX_NODES = 100_000;
 
 /**
  * A model from the bytes of an `.onnx` file. Weights alias `bytes`, which must not change afterwards.
@@ -27,8 +33,9 @@ const MAX_MODEL_BYTES = 2 ** 31 - 1;
  */
 export async function readModel(bytes: Uint8Array, folder?: Folder): Promise<Model> {
   const model = parseModel(bytes);
+  const data = new ExternalData(folder);
   for (const weight of allWeights(model)) {
-    if (weight.dataLocation === Location.EXTERNAL) await loadExternal(weight, folder);
+    if (weight.dataLocation === Location.EXTERNAL) await data.load(weight);
   }
   return model;
 }
@@ -48,6 +55,7 @@ export function parseModel(bytes: Uint8Array): Model {
       },
     );
   }
+  checkWire(bytes);
   let parsed: ReturnType<typeof decode>;
   try {
     parsed = decode(bytes);
@@ -68,6 +76,7 @@ export function parseModel(bytes: Uint8Array): Model {
     });
   }
   const model = Object.assign(parsed, { graph });
+  checkNodes(model);
   new GraphIndex(graph);
   for (const weight of allWeights(model)) {
     weightDtype(weight);
@@ -78,6 +87,39 @@ export function parseModel(bytes: Uint8Array): Model {
 
 function decode(bytes: Uint8Array) {
   return fromBinary(ModelProtoSchema, bytes);
+}
+
+/** Refuses more nodes than anything here is made for, and nodes wider than any. */
+function checkNodes(model: Model): void {
+  let count = 0;
+  for (const node of allNodes(model)) {
+    const arity = Math.max(node.input.length, node.output.length);
+    if (arity > MAX_ARITY) {
+      throw new PolyheadError(
+        "LIMIT_EXCEEDED",
+        `Node ${JSON.stringify(node.name)} (${node.opType}) has ${arity} inputs or outputs; the limit is ${MAX_ARITY}.`,
+        { node: node.name, got: arity, limit: MAX_ARITY },
+      );
+    }
+    if (++count > MAX_NODES) {
+      throw new PolyheadError(
+        "LIMIT_EXCEEDED",
+        `The model has more than ${MAX_NODES} nodes; export it with loops instead of unrolled ones.`,
+        { limit: MAX_NODES },
+      );
+    }
+  }
+}
+
+/** Every node of a model, in subgraphs and functions too. */
+function* allNodes(model: Model): Generator<Node> {
+  const open = [model.graph.node, ...model.functions.map((each) => each.node)];
+  for (let nodes = open.pop(); nodes !== undefined; nodes = open.pop()) {
+    for (const node of nodes) {
+      yield node;
+      for (const body of subgraphs(node)) open.push(body.node);
+    }
+  }
 }
 
 /** Every constant in a model: initializers, attributes, sparse ones, in subgraphs and functions too. */
@@ -110,36 +152,60 @@ function* nodeWeights(nodes: readonly Node[]): Generator<Weight> {
   }
 }
 
-async function loadExternal(weight: Weight, folder: Folder | undefined): Promise<void> {
-  const place = new Map(weight.externalData.map(({ key, value }) => [key, value]));
-  const location = insideFolder(place.get("location") ?? "");
-  if (!folder) {
-    throw new PolyheadError(
-      "FILE_NOT_FOUND",
-      `Weight ${JSON.stringify(weight.name)} lies in ${JSON.stringify(location)}, and only the model's own bytes were given.`,
-      {
-        weight: weight.name,
-        path: location,
-      },
-    );
+/** Reads the weights of one model that lie beside it. Weights that share a place in a file share its memory. */
+class ExternalData {
+  readonly #folder: Folder | undefined;
+  readonly #read = new Map<string, Uint8Array>();
+  /** Bytes of each file that may still be read: overlapping places would take more memory than the files have. */
+  readonly #left = new Map<string, number>();
+
+  constructor(folder: Folder | undefined) {
+    this.#folder = folder;
   }
-  const expected = byteLength(weightDtype(weight), elementCount(weightShape(weight)));
-  const offset = wholeNumber(place.get("offset") ?? "0", weight, "offset");
-  const length = wholeNumber(place.get("length") ?? String(expected), weight, "length");
-  if (length !== expected) {
-    throw new PolyheadError(
-      "MODEL_MALFORMED",
-      `Weight ${JSON.stringify(weight.name)} takes ${expected} bytes; its external data is said to have ${length}.`,
-      {
-        weight: weight.name,
-        expected,
-        got: length,
-      },
-    );
+
+  async load(weight: Weight): Promise<void> {
+    const place = new Map(weight.externalData.map(({ key, value }) => [key, value]));
+    const location = insideFolder(place.get("location") ?? "");
+    const folder = this.#folder;
+    if (!folder) {
+      throw new PolyheadError(
+        "FILE_NOT_FOUND",
+        `Weight ${JSON.stringify(weight.name)} lies in ${JSON.stringify(location)}, and only the model's own bytes were given.`,
+        { weight: weight.name, path: location },
+      );
+    }
+    const expected = byteLength(weightDtype(weight), elementCount(weightShape(weight)));
+    const offset = wholeNumber(place.get("offset") ?? "0", weight, "offset");
+    const length = wholeNumber(place.get("length") ?? String(expected), weight, "length");
+    if (length !== expected) {
+      throw new PolyheadError(
+        "MODEL_MALFORMED",
+        `Weight ${JSON.stringify(weight.name)} takes ${expected} bytes; its external data is said to have ${length}.`,
+        { weight: weight.name, expected, got: length },
+      );
+    }
+    weight.rawData = await this.#range(folder, location, offset, length);
+    clearField(weight, TensorProtoSchema.field.dataLocation);
+    weight.externalData = [];
   }
-  weight.rawData = await folder.read(location, offset, length);
-  clearField(weight, TensorProtoSchema.field.dataLocation);
-  weight.externalData = [];
+
+  async #range(folder: Folder, location: string, offset: number, length: number): Promise<Uint8Array> {
+    const key = JSON.stringify([location, offset, length]);
+    const known = this.#read.get(key);
+    if (known) return known;
+    const left = (this.#left.get(location) ?? (await folder.size(location))) - length;
+    if (left < 0 && this.#left.has(location)) {
+      throw new PolyheadError(
+        "LIMIT_EXCEEDED",
+        `Weights overlap in ${JSON.stringify(location)}: together they take more bytes than it has. Write the model anew.`,
+        { path: location },
+      );
+    }
+    const bytes = await folder.read(location, offset, length);
+    this.#left.set(location, left);
+    this.#read.set(key, bytes);
+    return bytes;
+  }
 }
 
 function wholeNumber(text: string, weight: Weight, what: string): number {

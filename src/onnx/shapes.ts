@@ -6,7 +6,7 @@
  */
 import { type Dimension, elementCount, isConcrete, type SymbolicShape } from "../tensor/shape.js";
 import { constantOf } from "./constant.js";
-import { GraphIndex } from "./graph.js";
+import { GraphIndex, namesFromOutside } from "./graph.js";
 import {
   canonicalDomain,
   DEFAULT_OPSET,
@@ -156,8 +156,8 @@ class Inference {
   ): readonly (Known | undefined)[] {
     if (this.#depth >= MAX_DEPTH) return [];
     this.#depth++;
-    const known = new Map(outer);
-    this.graph(new GraphIndex(graph, new Set(outer.keys())), known, inputs);
+    const known = namesFromOutside(graph, outer);
+    this.graph(new GraphIndex(graph, new Set(known.keys())), known, inputs);
     this.#depth--;
     return graph.output.map(({ name }) => known.get(name));
   }

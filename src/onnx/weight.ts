@@ -39,6 +39,9 @@ const CODES: Readonly<Record<DType, Code>> = {
 };
 const DTYPE_OF_CODE = new Map(Object.entries(CODES).map(([dtype, code]) => [code as number, dtype as DType]));
 
+/** No runtime takes tensors of more dimensions. */
+const MAX_RANK = 64;
+
 /** ONNX's number of an element type. */
 export function dtypeCode(dtype: DType): number {
   return CODES[dtype];
@@ -71,6 +74,13 @@ export function weightDtype(of: TensorProto): DType {
  * @throws PolyheadError MODEL_MALFORMED for negative or absurd dimensions
  */
 export function weightShape(of: TensorProto): Shape {
+  if (of.dims.length > MAX_RANK) {
+    throw new PolyheadError(
+      "MODEL_MALFORMED",
+      `Weight ${JSON.stringify(of.name)} has ${of.dims.length} dimensions; expected at most ${MAX_RANK}.`,
+      { weight: of.name, rank: of.dims.length },
+    );
+  }
   const shape = of.dims.map(Number);
   if (shape.some((size) => size < 0) || elementCount(shape) > Number.MAX_SAFE_INTEGER / 16) {
     throw new PolyheadError(

@@ -5,6 +5,7 @@
  */
 import { create, toBinary } from "@bufbuild/protobuf";
 import { BinaryWriter, WireType } from "@bufbuild/protobuf/wire";
+import { PolyheadError } from "../base/errors.js";
 import {
   GraphProtoSchema,
   TensorProto_DataLocation as Location,
@@ -12,6 +13,7 @@ import {
   TensorProtoSchema,
 } from "./generated/onnx_pb.js";
 import type { Model, Weight } from "./model.js";
+import { MAX_MODEL_BYTES } from "./read.js";
 
 /** Weights from this size on (bytes) do not go through protobuf. */
 const BIG = 16 * 1024;
@@ -50,6 +52,13 @@ export function serializeModel(model: Model, externalName?: string): SerializedM
       end = start + weight.rawData.length;
       graphPieces.push(...externalWeight(weight, externalName, start));
     }
+  }
+  if (totalLength(graphPieces) > MAX_MODEL_BYTES) {
+    throw new PolyheadError(
+      "LIMIT_EXCEEDED",
+      `The model takes ${totalLength(graphPieces)} bytes in one file; protobuf allows ${MAX_MODEL_BYTES}. Store its weights as external data.`,
+      { bytes: totalLength(graphPieces), limit: MAX_MODEL_BYTES },
+    );
   }
   const rest = Object.assign(create(ModelProtoSchema), model, { graph: undefined });
   return {

@@ -1,0 +1,89 @@
+/** Hostile files: each is refused with a typed error or is harmless; nothing crashes, hangs or fills the memory. */
+import { execFile, execFileSync } from "node:child_process";
+import { mkdirSync, writeFileSync } from "node:fs";
+import { mkdtemp, rm, symlink } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { allCases, type Case } from "./cases.js";
+
+const JUDGE = fileURLToPath(new URL("./judge.js", import.meta.url));
+/** No case may take more time of the processor; a healthy one takes a hundredth of it. */
+const LIMIT_MILLISECONDS = 5000;
+const LIMIT_MEBIBYTES = 1024;
+const BATCH = 20;
+
+interface Verdict {
+  readonly folder: string;
+  /** How each step ended: `ok`, the code of an error, or a fault. */
+  readonly ends: Readonly<Record<string, string>>;
+  readonly milliseconds: number;
+  readonly mebibytes: number;
+}
+
+let root: string;
+beforeAll(async () => {
+  root = await mkdtemp(join(tmpdir(), "polyhead-corpus-"));
+});
+afterAll(() => rm(root, { recursive: true }));
+
+async function lay(folder: string, { model, beside = {} }: Case): Promise<void> {
+  mkdirSync(folder, { recursive: true });
+  writeFileSync(join(folder, "model.onnx"), model);
+  for (const [name, content] of Object.entries(beside)) writeFileSync(join(folder, name), content);
+  if (beside["good.data"] === undefined || process.platform === "win32") return;
+  writeFileSync(join(folder, "../secret.data"), new Uint8Array(2 ** 16));
+  await symlink("../secret.data", join(folder, "link.data"));
+  execFileSync("mkfifo", [join(folder, "pipe.data")]);
+}
+
+/** The verdicts up to where the judge ended; a hang or a crash ends it early. */
+function judge(folders: readonly string[]): Promise<{ verdicts: Verdict[]; stderr: string }> {
+  return new Promise((resolve) => {
+    const options = { timeout: 2 * LIMIT_MILLISECONDS * folders.length, maxBuffer: 2 ** 24 };
+    execFile(
+      process.execPath,
+      ["--max-old-space-size=1024", JUDGE, ...folders],
+      options,
+      (_, stdout, stderr) => {
+        const lines = stdout.split("\n").filter((line) => line !== "");
+        resolve({ verdicts: lines.map((line): Verdict => JSON.parse(line)), stderr });
+      },
+    );
+  });
+}
+
+const cases = allCases();
+const batches = Array.from({ length: Math.ceil(cases.length / BATCH) }, (_, at) =>
+  cases.slice(at * BATCH, (at + 1) * BATCH),
+);
+
+describe("a corpus of hostile models", () => {
+  it("has more than 200 of different names", () => {
+    expect(new Set(cases.map(({ name }) => name)).size).toBe(cases.length);
+    expect(cases.length).toBeGreaterThan(200);
+  });
+
+  it.each(batches.map((batch, at) => ({ batch, at, first: batch[0]?.name, last: batch.at(-1)?.name })))(
+    "is survived: from $first to $last",
+    async ({ batch, at }) => {
+      const folders = batch.map((_, place) => join(root, `${at}`, `${place}`));
+      for (const [place, each] of batch.entries()) await lay(folders[place] ?? "", each);
+      const { verdicts, stderr } = await judge(folders);
+      const found = batch.map((each, place) => ({ name: each.name, ...verdicts[place] }));
+      const faults = found.filter(
+        ({ ends = { load: `fault: no answer; ${stderr.slice(0, 300)}` }, milliseconds = 0, mebibytes = 0 }) =>
+          Object.values(ends).some((end) => end.startsWith("fault")) ||
+          milliseconds > LIMIT_MILLISECONDS ||
+          mebibytes > LIMIT_MEBIBYTES,
+      );
+      expect(faults).toEqual([]);
+      const accepted = found.filter(
+        ({ ends = {} }, place) => !batch[place]?.harmless && Object.values(ends).every((end) => end === "ok"),
+      );
+      expect(accepted.map(({ name }) => name)).toEqual([]);
+    },
+    BATCH * 2 * LIMIT_MILLISECONDS,
+  );
+});
