@@ -5,6 +5,7 @@
 import { Command } from "commander";
 import { manifest } from "./manifest.js";
 import { addDemo } from "./verbs/demo.js";
+import { addDoctor } from "./verbs/doctor.js";
 import { addImport } from "./verbs/import.js";
 import { addInspect } from "./verbs/inspect.js";
 import { addJoin } from "./verbs/join.js";
@@ -23,6 +24,7 @@ const VERBS: readonly ((program: Command) => void)[] = [
   addShare,
   addRun,
   addTeach,
+  addDoctor,
 ];
 
 const program = new Command("polyhead").description(manifest.description).version(manifest.version);
