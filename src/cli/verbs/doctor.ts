@@ -13,6 +13,7 @@ import { Runtime } from "../../runtime/runtime.js";
 import { float32 } from "../../tensor/tensor.js";
 import { decodeImage } from "../../vision/image.js";
 import { type Outcome, performs } from "../outcome.js";
+import { isRelaunchOff, keepsFreedMemory } from "../relaunch.js";
 
 /** One thing that was looked at. */
 interface Finding {
@@ -103,17 +104,18 @@ function checkMemory(): Finding {
     : { check: "memory", state: "warning", found: `${found}; models may not fit, close other programs` };
 }
 
-/** glibc keeps freed memory of up to 32 MiB a block unless it is told otherwise before the start. */
+/** Only a start of one's own, or a wish, leaves glibc as it is. */
 function checkAllocator(): Finding {
   const check = "allocator";
-  if (process.platform !== "linux" || process.env.MALLOC_MMAP_THRESHOLD_ !== undefined)
-    return { check, state: "ok", found: "gives memory back" };
-  return {
-    check,
-    state: "warning",
-    found:
-      "with glibc, memory of released models stays with the process; start with MALLOC_MMAP_THRESHOLD_=65536",
-  };
+  if (!keepsFreedMemory()) return { check, state: "ok", found: "gives memory back" };
+  const advice = "start a program that opens engines with MALLOC_MMAP_THRESHOLD_=65536";
+  return isRelaunchOff()
+    ? {
+        check,
+        state: "warning",
+        found: `with glibc and POLYHEAD_RELAUNCH=0, memory of released models stays with the process; unset that, and ${advice}`,
+      }
+    : { check, state: "ok", found: `glibc; demo and teach make it give memory back; ${advice}` };
 }
 
 async function attempt(check: string, mend: string, work: () => Promise<string>): Promise<Finding> {

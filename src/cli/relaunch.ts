@@ -1,0 +1,66 @@
+/**
+ * Starting Node once more with settings that only hold from the start of a process. glibc keeps freed blocks of up
+ * to 32 MiB for itself unless it is told otherwise before it starts, so that the memory of released models would
+ * stay with the process. Standard streams, signals and the way the process ends are passed through.
+ */
+import { spawn } from "node:child_process";
+import { constants } from "node:os";
+
+/** glibc gives blocks from this many bytes on back as soon as they are freed. */
+const THRESHOLD = { MALLOC_MMAP_THRESHOLD_: "65536" } as const;
+/** `0` for no second start: set by people who do not want one, and for the second start itself. */
+const SWITCH = "POLYHEAD_RELAUNCH";
+/** What others send to a process to end it or to tell it something. */
+const PASSED_ON = ["SIGTERM", "SIGHUP", "SIGUSR2"] as const;
+/** What a terminal sends to all processes in its foreground, this one's child among them. */
+const FROM_TERMINAL = ["SIGINT", "SIGQUIT"] as const;
+
+/** Whether memory of released models stays with this process: glibc with its standard threshold. */
+export function keepsFreedMemory(): boolean {
+  return usesGlibc() && process.env.MALLOC_MMAP_THRESHOLD_ === undefined;
+}
+
+/** Whether the second start is switched off. */
+export function isRelaunchOff(): boolean {
+  return process.env[SWITCH] === "0";
+}
+
+/**
+ * Runs this process's script again, with its arguments, so that freed memory goes back, and ends as that run ends:
+ * with its exit status, or by the signal that ended it.
+ * @returns false at once when there is no need or it is switched off; the caller then goes on itself
+ */
+export async function relaunch(): Promise<boolean> {
+  if (isRelaunchOff() || !keepsFreedMemory()) return false;
+  const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
+    stdio: "inherit",
+    env: { ...process.env, ...THRESHOLD, [SWITCH]: "0" },
+  });
+  const passOn = (signal: NodeJS.Signals) => void child.kill(signal);
+  const wait = () => {};
+  const hasTerminal = process.stdin.isTTY || process.stdout.isTTY || process.stderr.isTTY;
+  for (const signal of PASSED_ON) process.on(signal, passOn);
+  for (const signal of FROM_TERMINAL) process.on(signal, hasTerminal ? wait : passOn);
+  const ended = await new Promise<number | NodeJS.Signals>((resolve, reject) => {
+    child.once("error", reject);
+    child.once("exit", (status, signal) => resolve(signal ?? status ?? 0));
+  });
+  for (const signal of [...PASSED_ON, ...FROM_TERMINAL]) process.removeAllListeners(signal);
+  if (typeof ended === "number") process.exitCode = ended;
+  else endBy(ended);
+  return true;
+}
+
+/** Ends this process by a signal; where the system has it blocked, with the status that shells give it. */
+function endBy(signal: NodeJS.Signals): void {
+  process.exitCode = 128 + constants.signals[signal];
+  process.kill(process.pid, signal);
+}
+
+/** Node's report on itself names the C library only where it is glibc. */
+function usesGlibc(): boolean {
+  if (process.platform !== "linux") return false;
+  const report = process.report.getReport();
+  const header: unknown = "header" in report ? report.header : undefined;
+  return typeof header === "object" && header !== null && "glibcVersionRuntime" in header;
+}
