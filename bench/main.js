@@ -1,6 +1,6 @@
 /**
  * The benchmark: prints a table for each measurement and writes all numbers to a JSON file.
- * Usage: npm run build && npm run bench -- [--only heads,switching,memory,cached,others] [--quick] [--json FILE]
+ * Usage: npm run build && npm run bench -- [--only heads,switching,tables,memory,cached,others] [--quick] [--json FILE]
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
@@ -13,10 +13,12 @@ import { digits } from "./measure.js";
 import { measureMemory } from "./memory.js";
 import { measureOthers } from "./others.js";
 import { measureSwitching } from "./switching.js";
+import { measureTables } from "./tables.js";
 
 const MEASUREMENTS = {
   heads: measureHeads,
   switching: measureSwitching,
+  tables: measureTables,
   memory: measureMemory,
   cached: measureCached,
   others: measureOthers,

@@ -146,7 +146,7 @@ export async function openMonolith(whole) {
  * @param {number} count
  * @param {number} seed
  */
-function numbers(count, seed) {
+export function numbers(count, seed) {
   let state = seed;
   return Float32Array.from({ length: count }, () => {
     state = (state + 0x6d2b79f5) | 0;

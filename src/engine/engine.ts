@@ -7,10 +7,11 @@ import { asPolyheadError, PolyheadError } from "../base/errors.js";
 import type { Identity } from "../onnx/identity.js";
 import type { Metadata } from "../onnx/metadata.js";
 import type { Model } from "../onnx/model.js";
+import { revisionOf } from "../onnx/revision.js";
 import type { Runtime } from "../runtime/runtime.js";
 import type { NumericArray, Tensor } from "../tensor/tensor.js";
 import { FeatureCache } from "./feature-cache.js";
-import { type Binding, type Member, makeMember, revisionOf } from "./member.js";
+import { type Binding, type Member, makeMember } from "./member.js";
 import { Plan, type PlannedProgram } from "./plan.js";
 import { bindRequest, digestOf, type Inputs } from "./request.js";
 
@@ -357,7 +358,7 @@ export class Engine {
   }
 
   async #member(model: Model, { bind }: LoadOptions): Promise<Member> {
-    const revision = revisionOf(model);
+    const revision = await revisionOf(model);
     const known = this.#current.members.get(revision);
     if (known && !bind) return known;
     return makeMember(model, revision, [...this.#current.members.values()], bind);

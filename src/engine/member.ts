@@ -2,8 +2,6 @@
  * A loaded model: the graph in canonical form, what it reads, what it answers, and whether it takes batches. A
  * head is bound here, once, to the values that it reads; afterwards it is a model like any other.
  */
-import { sha256 } from "@noble/hashes/sha2.js";
-import { bytesToHex } from "@noble/hashes/utils.js";
 import { PolyheadError } from "../base/errors.js";
 import { type CanonicalNode, canonicalGraph } from "../onnx/canonical.js";
 import { GraphIndex } from "../onnx/graph.js";
@@ -13,7 +11,6 @@ import { declaredType, type Model, type ValueInfo, type ValueType } from "../onn
 import { neededNodes } from "../onnx/partition.js";
 import type { SegmentSource } from "../onnx/segment-model.js";
 import { inferTypes } from "../onnx/shapes.js";
-import { modelBytes } from "../onnx/write.js";
 import { formatShape } from "../tensor/shape.js";
 
 /** How many rows a graph takes at once: any number, or exactly so many. */
@@ -21,7 +18,7 @@ export type Batch = "any" | number;
 
 /** A model in an engine. */
 export interface Member extends SegmentSource {
-  /** SHA-256 of the model's file with its weights inside. */
+  /** See `revisionOf`. */
   readonly revision: string;
   readonly metadata: Metadata;
   readonly batch: Batch;
@@ -43,11 +40,6 @@ export interface ModelInput {
 
 /** Names, by input, the taps that a head shall read whatever it was made for. */
 export type Binding = Readonly<Record<string, string>>;
-
-/** The revision of a model. */
-export function revisionOf(model: Model): string {
-  return bytesToHex(sha256(modelBytes(model)));
-}
 
 /**
  * Makes a member of a model.

@@ -1,6 +1,7 @@
 /**
- * The sessions for a set of loaded models: their partition, one session a segment. A plan is built aside, warmed
- * up, and then never changes; requests hold it while they run, and its sessions are given back once nobody does.
+ * The sessions for a set of loaded models: their partition, one session a segment; linear heads of one form are
+ * one session and a table of tensors each. A plan is built aside, warmed up, and then never changes; requests hold
+ * it while they run, and its sessions are given back once nobody does.
  */
 import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex } from "@noble/hashes/utils.js";
@@ -9,20 +10,36 @@ import type { Identity } from "../onnx/identity.js";
 import type { ValueType } from "../onnx/model.js";
 import { partition, type Segment } from "../onnx/partition.js";
 import { segmentModel } from "../onnx/segment-model.js";
+import { templateOf } from "../onnx/template.js";
 import { modelBytes } from "../onnx/write.js";
-import type { Program, Step } from "../runtime/backend.js";
-import type { Runtime, SessionHandle } from "../runtime/runtime.js";
+import type { Program, SessionOptions, Step } from "../runtime/backend.js";
+import type { Handle, Runtime } from "../runtime/runtime.js";
 import { DTYPES } from "../tensor/dtype.js";
 import { elementCount, isConcrete } from "../tensor/shape.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { Member } from "./member.js";
 
+/** What a runtime needs for a segment. */
+interface Recipe {
+  /** Names what the session computes; equal keys are equal sessions. */
+  readonly sessionKey: string;
+  readonly model: () => Uint8Array;
+  readonly options: SessionOptions;
+  /** Weights that are kept beside the session, by the session's input. */
+  readonly weights: ReadonlyMap<string, Tensor>;
+  /** What the session calls a value. */
+  readonly nameOf: (identity: Identity) => string;
+}
+
 /** A segment with its session. */
 interface PlannedSegment {
   readonly segment: Segment;
+  /** Names what it computes; segments of equal keys have equal recipes. */
   readonly key: string;
   readonly byRow: boolean;
-  readonly handle: SessionHandle;
+  readonly recipe: Recipe;
+  readonly session: Handle;
+  readonly kept: readonly (readonly [input: string, tensor: Handle])[];
 }
 
 /** Operators whose work is worth several threads. */
@@ -60,27 +77,27 @@ export class Plan {
       })),
     );
     const single = singleRowNodes(sources);
-    const known = new Set(previous?.keys);
+    const known = new Map((previous ? previous.#segments : []).map((each) => [each.key, each.recipe]));
     const planned: PlannedSegment[] = [];
     try {
       for (const segment of segments) {
         const byRow = segment.nodes.some(({ key }) => single.has(key));
         const key = keyOf(segment, byRow);
-        const options = { threads: isHeavy(segment) ? threads : 1 };
-        const handle = await runtime.acquire(key, () => modelBytes(segmentModel(segment, sources)), options);
-        planned.push({ segment, key, byRow, handle });
-        if (!known.has(key)) await warmUp(segment, handle, sources, runtime);
+        const recipe = known.get(key) ?? recipeFor(segment, key, sources, threads);
+        const isNew = !runtime.has(recipe.sessionKey);
+        const session = await runtime.acquire(recipe.sessionKey, recipe.model, recipe.options);
+        const kept = [...recipe.weights].map(
+          ([input, value]) => [input, runtime.keep(`${key} ${input}`, value)] as const,
+        );
+        const made = { segment, key, byRow, recipe, session, kept };
+        planned.push(made);
+        if (isNew) await warmUp(made, sources, runtime);
       }
       return new Plan(planned);
     } catch (thrown) {
-      await Promise.all(planned.map(({ handle }) => handle.release()));
+      await Promise.all(planned.map(release));
       throw asPolyheadError(thrown, "LOAD_FAILED", "The model could not be loaded");
     }
-  }
-
-  /** Keys of the sessions. */
-  get keys(): string[] {
-    return this.#segments.map(({ key }) => key);
   }
 
   /** What the sessions are for, in running order: names of members, number of nodes. */
@@ -98,7 +115,7 @@ export class Plan {
   async drop(): Promise<void> {
     this.#users--;
     if (this.#users > 0) return;
-    await Promise.all(this.#segments.map(({ handle }) => handle.release()));
+    await Promise.all(this.#segments.map(release));
   }
 
   /**
@@ -142,12 +159,40 @@ export interface PlannedProgram extends Pick<Program, "steps"> {
   readonly passing: ReadonlySet<Identity>;
 }
 
-function stepFor({ segment, handle, byRow }: PlannedSegment, values: ReadonlySet<Identity>): Step {
+function stepFor(planned: PlannedSegment, values: Iterable<Identity>): Step {
+  const { segment, recipe, session, kept, byRow } = planned;
   return {
-    session: handle.session,
-    feeds: segment.inputs.map((each) => [each, each] as const),
-    fetches: [...values].map((each) => [each, each] as const),
+    session: session.number,
+    feeds: segment.inputs.map((each) => [recipe.nameOf(each), each] as const),
+    fetches: [...values].map((each) => [recipe.nameOf(each), each] as const),
+    ...(kept.length > 0 && { kept: kept.map(([input, { number }]) => [input, number] as const) }),
     ...(byRow && { byRow }),
+  };
+}
+
+async function release({ session, kept }: PlannedSegment): Promise<void> {
+  await Promise.all([session, ...kept.map(([, tensor]) => tensor)].map((each) => each.release()));
+}
+
+function recipeFor(segment: Segment, key: string, sources: readonly Member[], threads: number): Recipe {
+  const whole = segmentModel(segment, sources);
+  const template = templateOf(whole);
+  if (!template) {
+    return {
+      sessionKey: key,
+      model: () => modelBytes(whole),
+      options: { threads: isHeavy(segment) ? threads : 1 },
+      weights: new Map(),
+      nameOf: (identity) => identity,
+    };
+  }
+  const bytes = modelBytes(template.model);
+  return {
+    sessionKey: `template ${bytesToHex(sha256(bytes))}`,
+    model: () => bytes,
+    options: { threads: 1 },
+    weights: template.weights,
+    nameOf: (identity) => template.names.get(identity) ?? identity,
   };
 }
 
@@ -172,25 +217,16 @@ function keyOf(segment: Segment, byRow: boolean): string {
 }
 
 /** One run on zeros; left out where the shape of an input is not known. */
-async function warmUp(
-  segment: Segment,
-  handle: SessionHandle,
-  sources: readonly Member[],
-  runtime: Runtime,
-): Promise<void> {
+async function warmUp(planned: PlannedSegment, sources: readonly Member[], runtime: Runtime): Promise<void> {
+  const { inputs, outputs } = planned.segment;
   const values = new Map<Identity, Tensor>();
-  for (const input of segment.inputs) {
+  for (const input of inputs) {
     const type = sources.flatMap(({ types }) => types.get(input) ?? [])[0];
     const zero = type && zeros(type);
     if (!zero) return;
     values.set(input, zero);
   }
-  const step: Step = {
-    session: handle.session,
-    feeds: segment.inputs.map((each) => [each, each] as const),
-    fetches: segment.outputs.map((each) => [each, each] as const),
-  };
-  await runtime.run({ steps: [step], results: [] }, values);
+  await runtime.run({ steps: [stepFor(planned, outputs)], results: [] }, values);
 }
 
 function zeros({ dtype, shape }: ValueType): Tensor | undefined {

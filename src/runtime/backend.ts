@@ -21,6 +21,8 @@ export interface Step {
   readonly feeds: readonly (readonly [input: string, value: string])[];
   /** Session output, and the name under which its value is kept. */
   readonly fetches: readonly (readonly [output: string, value: string])[];
+  /** Session input, and the number of the tensor that the backend keeps for it. */
+  readonly kept?: readonly (readonly [input: string, tensor: number])[];
   /** Run once for each row of the first dimension and stack the results: for graphs that take one row only. */
   readonly byRow?: boolean;
 }
@@ -38,14 +40,16 @@ export interface RunResult {
   readonly stepTimes: readonly number[];
 }
 
-/** Holds sessions by number and runs programs over them, one at a time. */
+/** Holds sessions and tensors by number and runs programs over them, one at a time, in the order it is asked. */
 export interface Backend {
   /** Compiles a model. Rejects with LOAD_FAILED. `model` may be kept but not changed. */
   create(session: number, model: Uint8Array, options: SessionOptions): Promise<void>;
+  /** Keeps a tensor for steps that name it. `value` may be kept but not changed. */
+  keep(tensor: number, value: Tensor): Promise<void>;
   /** Runs a program over the given values. Rejects with RUN_FAILED. */
   run(program: Program, values: ReadonlyMap<string, Tensor>): Promise<RunResult>;
-  /** Frees a session that nothing runs. */
-  release(session: number): Promise<void>;
+  /** Frees a session or a tensor that nothing runs. */
+  release(number: number): Promise<void>;
   /** Frees everything. Called once, when nothing runs. */
   close(): Promise<void>;
   /** Resolves when the backend has died by itself; calls that were under way have rejected with WORKER_LOST. */

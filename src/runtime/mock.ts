@@ -12,7 +12,7 @@ export type MockFunction = (inputs: ReadonlyMap<string, Tensor>) => Record<strin
 
 /** A call that a backend is about to perform. */
 export interface MockCall {
-  readonly kind: "start" | "create" | "run" | "release" | "close";
+  readonly kind: "start" | "create" | "keep" | "run" | "release" | "close";
   readonly backend: MockBackend;
   /** The session that is made or freed; the first one of a program. */
   readonly session?: number | undefined;
@@ -56,6 +56,8 @@ export class MockBackend implements Backend {
   readonly lost: Promise<Error>;
   /** Sessions that are there now, by number. */
   readonly sessions = new Map<number, string>();
+  /** Tensors that are kept now, by number. */
+  readonly tensors = new Map<number, Tensor>();
   state: "alive" | "dead" | "closed" = "alive";
   readonly #machine: MockMachine;
   readonly #death: Promise<never>;
@@ -77,6 +79,7 @@ export class MockBackend implements Backend {
     if (this.state !== "alive") return;
     this.state = "dead";
     this.sessions.clear();
+    this.tensors.clear();
     this.#kill(new PolyheadError("WORKER_LOST", "A mock worker died.", {}));
   }
 
@@ -90,17 +93,26 @@ export class MockBackend implements Backend {
     });
   }
 
+  keep(tensor: number, value: Tensor): Promise<void> {
+    return this.#perform({ kind: "keep", backend: this }, () => {
+      if (this.tensors.has(tensor)) this.#fault(`tensor ${tensor} is kept twice`);
+      this.tensors.set(tensor, value);
+    });
+  }
+
   run(program: Program, values: ReadonlyMap<string, Tensor>): Promise<RunResult> {
     const [first] = program.steps;
     return this.#perform({ kind: "run", backend: this, session: first?.session }, () => {
       const known = new Map(values);
-      for (const { session, feeds, fetches } of program.steps) {
+      for (const { session, feeds, kept = [], fetches } of program.steps) {
         const compute = this.#machine.functions.get(this.sessions.get(session) ?? "");
         if (!compute) {
           this.#fault(`session ${session} runs and is not there`);
           throw new PolyheadError("CLOSED", `Session ${session} is not there.`, {});
         }
-        const made = compute(new Map(feeds.map(([input, name]) => [input, require(known, name)])));
+        const given = feeds.map(([input, name]) => [input, require(known, name)] as const);
+        const constants = kept.map(([input, tensor]) => [input, this.#kept(tensor)] as const);
+        const made = compute(new Map([...given, ...constants]));
         for (const [output, name] of fetches) known.set(name, require(new Map(Object.entries(made)), output));
       }
       return {
@@ -110,17 +122,26 @@ export class MockBackend implements Backend {
     });
   }
 
-  release(session: number): Promise<void> {
-    return this.#perform({ kind: "release", backend: this, session }, () => {
-      if (!this.sessions.delete(session)) this.#fault(`session ${session} is freed and is not there`);
+  release(number: number): Promise<void> {
+    return this.#perform({ kind: "release", backend: this, session: number }, () => {
+      if (!this.sessions.delete(number) && !this.tensors.delete(number))
+        this.#fault(`${number} is freed and is not there`);
     });
   }
 
   close(): Promise<void> {
     return this.#perform({ kind: "close", backend: this }, () => {
       this.sessions.clear();
+      this.tensors.clear();
       this.state = "closed";
     });
+  }
+
+  #kept(tensor: number): Tensor {
+    const value = this.tensors.get(tensor);
+    if (value) return value;
+    this.#fault(`tensor ${tensor} is read and is not kept`);
+    throw new PolyheadError("CLOSED", `Tensor ${tensor} is not kept.`, {});
   }
 
   #perform<T>(call: MockCall, act: () => T): Promise<T> {

@@ -17,7 +17,7 @@ export function openModelOn(runtime: Runtime): OpenModel {
     const handle = await runtime.acquire(key, () => modelBytes(model), { optimisation });
     const names = index.inputs.map(({ name }) => name);
     const step = {
-      session: handle.session,
+      session: handle.number,
       feeds: names.map((name) => [name, `in ${name}`] as const),
       fetches: index.outputNames.map((name) => [name, `out ${name}`] as const),
     };

@@ -9,14 +9,14 @@
 import { asError, asPolyheadError, PolyheadError } from "../base/errors.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { Backend, Program, RunResult, SessionOptions, StartBackend } from "./backend.js";
-import { isLost, type SessionSource, Worker } from "./worker.js";
+import { isLost, type Resource, Worker } from "./worker.js";
 
-/** A session in all workers. Whoever acquires it must release it once. */
-export interface SessionHandle {
-  /** Number of the session in every backend, for programs. */
-  readonly session: number;
+/** A session or a tensor in all workers. Whoever acquires it must release it once. */
+export interface Handle {
+  /** Its number in every backend, for programs. */
+  readonly number: number;
   /**
-   * Gives the session back; it is freed when the last holder has and no run uses it.
+   * Gives it back; it is freed when the last holder has and no run uses it.
    * @throws PolyheadError CLOSED on a second call
    */
   release(): Promise<void>;
@@ -33,7 +33,8 @@ export interface RuntimeOptions {
 /** How often each place is filled anew, without one finished program between, before it is given up. */
 const TRIES = 3;
 
-interface Session extends SessionSource {
+interface Shared extends Resource {
+  /** Equal keys are one resource. */
   readonly key: string;
   ready: Promise<void>;
   /** Whether `ready` has been fulfilled. */
@@ -57,8 +58,8 @@ export class Runtime {
   readonly #queueLimit: number;
   readonly #wanted: number;
   readonly #workers = new Set<Worker>();
-  readonly #byKey = new Map<string, Session>();
-  readonly #byNumber = new Map<number, Session>();
+  readonly #byKey = new Map<string, Shared>();
+  readonly #byNumber = new Map<number, Shared>();
   readonly #queue: Job[] = [];
   /** Loads, runs and releases that backends have not finished. */
   readonly #underWay = new Set<Promise<unknown>>();
@@ -107,9 +108,9 @@ export class Runtime {
    * @param model called when the session is not there yet
    * @throws PolyheadError LOAD_FAILED, WORKER_LOST, CLOSED
    */
-  async acquire(key: string, model: () => Uint8Array, options: SessionOptions = {}): Promise<SessionHandle> {
+  async acquire(key: string, model: () => Uint8Array, options: SessionOptions = {}): Promise<Handle> {
     this.#refuseClosed();
-    const session = this.#byKey.get(key) ?? this.#create(key, model(), options);
+    const session = this.#byKey.get(key) ?? this.#createSession(key, model(), options);
     session.uses++;
     try {
       await session.ready;
@@ -118,16 +119,40 @@ export class Runtime {
       await this.#drop(session);
       throw thrown;
     }
+    return this.#handle(session);
+  }
+
+  /**
+   * Keeps a tensor beside the sessions, for steps that name it. Equal keys are one tensor. It is sent to the workers
+   * ahead of any run that is asked for later, so nobody waits for it.
+   * @param key names its content; the caller vouches that equal keys are equal tensors
+   * @throws PolyheadError CLOSED
+   */
+  keep(key: string, value: Tensor): Handle {
+    this.#refuseClosed();
+    const tensor =
+      this.#byKey.get(key) ?? this.#create(key, (number, backend) => backend.keep(number, value));
+    tensor.uses++;
+    return this.#handle(tensor);
+  }
+
+  /** Whether something of that key is there, or being made. */
+  has(key: string): boolean {
+    return this.#byKey.has(key);
+  }
+
+  #handle(resource: Shared): Handle {
+    const { number } = resource;
     let held = true;
     return {
-      session: session.number,
+      number,
       release: async () => {
         if (!held)
-          throw new PolyheadError("CLOSED", "This session was released before; a handle is released once.", {
-            session: session.number,
+          throw new PolyheadError("CLOSED", "This was released before; a handle is released once.", {
+            number,
           });
         held = false;
-        await this.#drop(session);
+        await this.#drop(resource);
       },
     };
   }
@@ -146,13 +171,15 @@ export class Runtime {
         { limit: this.#queueLimit },
       );
     }
-    const used = program.steps.map(({ session }) => this.#find(session));
-    for (const session of used) session.uses++;
+    const used = program.steps
+      .flatMap(({ session, kept = [] }) => [session, ...kept.map(([, tensor]) => tensor)])
+      .map((number) => this.#find(number));
+    for (const each of used) each.uses++;
     let onAbort: (() => void) | undefined;
     const result = new Promise<RunResult>((resolve, reject) => {
       const done = () => {
-        // Who held a session last is told when freeing it fails; a run that outlived its holders has nobody to tell.
-        for (const session of used) this.#drop(session).catch(() => {});
+        // Who held it last is told when freeing it fails; a run that outlived its holders has nobody to tell.
+        for (const each of used) this.#drop(each).catch(() => {});
       };
       const job: Job = { program, values, resolve, reject, done };
       onAbort = () => this.#abandon(job);
@@ -174,26 +201,29 @@ export class Runtime {
     return this.#closed;
   }
 
-  #create(key: string, model: Uint8Array, options: SessionOptions): Session {
+  #createSession(key: string, model: Uint8Array, options: SessionOptions): Shared {
+    return this.#create(key, (number, backend) => backend.create(number, model, options));
+  }
+
+  #create(key: string, make: (number: number, backend: Backend) => Promise<void>): Shared {
     const number = this.#nextNumber++;
-    const session: Session = {
+    const resource: Shared = {
       number,
       key,
-      model,
-      options,
+      make: (backend) => make(number, backend),
       ready: Promise.resolve(),
       loaded: false,
       uses: 0,
     };
-    this.#byKey.set(key, session);
-    this.#byNumber.set(number, session);
-    session.ready = this.#track(this.#load(session));
-    session.ready.catch(() => this.#forgetKey(session));
-    return session;
+    this.#byKey.set(key, resource);
+    this.#byNumber.set(number, resource);
+    resource.ready = this.#track(this.#load(resource));
+    resource.ready.catch(() => this.#forgetKey(resource));
+    return resource;
   }
 
-  /** Makes a session in every worker. One that refuses it refuses it for all; what others made is freed with it. */
-  async #load(session: Session): Promise<void> {
+  /** Makes it in every worker. One that refuses it refuses it for all; what others made is freed with it. */
+  async #load(resource: Shared): Promise<void> {
     let asked: Worker[];
     do {
       while (this.#workers.size === 0) {
@@ -201,34 +231,39 @@ export class Runtime {
         this.#refuseClosed();
       }
       asked = [...this.#workers];
-      const results = await Promise.allSettled(asked.map((worker) => worker.create(session)));
+      const results = await Promise.allSettled(asked.map((worker) => worker.make(resource)));
       const failures = results.flatMap((each) => (each.status === "rejected" ? [each.reason] : []));
       if (failures.length > 0) {
         const worst = failures.find((reason) => !isLost(reason)) ?? failures[0];
         throw asPolyheadError(worst, "LOAD_FAILED", "The runtime refused a model");
       }
     } while ([...this.#workers].some((worker) => !asked.includes(worker)));
-    session.loaded = true;
+    resource.loaded = true;
   }
 
-  #find(number: number): Session {
-    const session = this.#byNumber.get(number);
-    if (session) return session;
+  #find(number: number): Shared {
+    const found = this.#byNumber.get(number);
+    if (found) return found;
     throw new PolyheadError("CLOSED", `Session ${number} is not loaded; it was released before this run.`, {
       session: number,
     });
   }
 
-  async #drop(session: Session): Promise<void> {
-    session.uses--;
-    if (session.uses > 0) return;
-    this.#forgetKey(session);
-    this.#byNumber.delete(session.number);
-    await this.#track(Promise.all([...this.#workers].map((worker) => worker.release(session.number))));
+  async #drop(resource: Shared): Promise<void> {
+    resource.uses--;
+    if (resource.uses > 0) return;
+    this.#forgetKey(resource);
+    this.#byNumber.delete(resource.number);
+    await this.#track(this.#free(resource));
   }
 
-  #forgetKey(session: Session): void {
-    if (this.#byKey.get(session.key) === session) this.#byKey.delete(session.key);
+  async #free({ number, ready }: Shared): Promise<void> {
+    await ready.catch(() => {}); // a tensor may be given back while workers are still being sent it
+    await Promise.all([...this.#workers].map((worker) => worker.release(number)));
+  }
+
+  #forgetKey(resource: Shared): void {
+    if (this.#byKey.get(resource.key) === resource) this.#byKey.delete(resource.key);
   }
 
   /** The caller is answered at once; a job that has begun goes on, unheard. */
@@ -275,11 +310,11 @@ export class Runtime {
     const worker = new Worker(backend);
     this.#workers.add(worker);
     void backend.lost.then(() => this.#lose(worker));
-    const sessions = [...this.#byNumber.values()];
-    const results = await Promise.allSettled(sessions.map((session) => worker.create(session)));
-    // A session that is still being loaded judges this worker itself, and one that was given back does not count.
+    const resources = [...this.#byNumber.values()];
+    const results = await Promise.allSettled(resources.map((each) => worker.make(each)));
+    // What is still being loaded judges this worker itself, and what was given back does not count.
     const failure = results.find(
-      (each, at) => each.status === "rejected" && sessions[at]?.loaded && sessions[at].uses > 0,
+      (each, at) => each.status === "rejected" && resources[at]?.loaded && resources[at].uses > 0,
     );
     if (failure?.status === "rejected") {
       this.#workers.delete(worker);

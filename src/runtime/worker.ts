@@ -1,16 +1,16 @@
 /**
- * One backend of a {@link Runtime} and what it holds. Each session is made once and freed once in it, freed only
+ * One backend of a {@link Runtime} and what it holds. Each session or tensor is made once and freed once in it, freed only
  * after it was made; a backend that has died holds nothing, and freeing there is nothing to do.
  */
 import { PolyheadError } from "../base/errors.js";
-import type { Backend, SessionOptions } from "./backend.js";
+import type { Backend } from "./backend.js";
 
-/** What a backend needs to make a session. */
-export interface SessionSource {
+/** Something that every backend holds: a session or a tensor. */
+export interface Resource {
   /** Its number in every backend; never used twice. */
   readonly number: number;
-  readonly model: Uint8Array;
-  readonly options: SessionOptions;
+  /** Makes it in a backend. */
+  readonly make: (backend: Backend) => Promise<void>;
 }
 
 /** A backend at work. */
@@ -27,16 +27,16 @@ export class Worker {
     this.backend = backend;
   }
 
-  /** The session made here: asked of the backend once, however often it is called. */
-  create({ number, model, options }: SessionSource): Promise<void> {
-    const known = this.#made.get(number);
+  /** The resource made here: asked of the backend once, however often it is called. */
+  make(resource: Resource): Promise<void> {
+    const known = this.#made.get(resource.number);
     if (known) return known;
-    const made = this.backend.create(number, model, options);
-    this.#made.set(number, made);
+    const made = resource.make(this.backend);
+    this.#made.set(resource.number, made);
     return made;
   }
 
-  /** Frees a session, if it was made here. */
+  /** Frees a resource, if it was made here. */
   async release(number: number): Promise<void> {
     const made = this.#made.get(number);
     this.#made.delete(number);
@@ -47,7 +47,7 @@ export class Worker {
     if (isThere && !this.#closed) await this.backend.release(number).catch(ignoreLost);
   }
 
-  /** Frees everything, sessions that are about to be released included. */
+  /** Frees everything, what is about to be released included. */
   async close(): Promise<void> {
     this.#closed = true;
     await this.backend.close().catch(ignoreLost);

@@ -1,17 +1,20 @@
 /**
  * Random sequences of everything that can happen to a runtime, against a plain account of who holds what. The order
- * in which backends answer is random too. Whatever happens: each session is in every living worker exactly while
- * somebody holds or runs it, every promise is answered, and no backend is misused.
+ * in which backends answer is random too. Whatever happens: each session and each tensor is in every living worker
+ * exactly while somebody holds or runs it, every promise is answered, and no backend is misused.
  */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { PolyheadError } from "../../src/base/errors.js";
 import { MockMachine } from "../../src/runtime/mock.js";
-import { Runtime, type SessionHandle } from "../../src/runtime/runtime.js";
+import { type Handle, Runtime } from "../../src/runtime/runtime.js";
+import { float32 } from "../../src/tensor/tensor.js";
 import { chain, FUNCTIONS, given, mockModel, numbersOf, settle } from "./machine.js";
 
 type Command =
   | { readonly do: "acquire"; readonly key: string }
+  | { readonly do: "keep"; readonly key: string }
+  | { readonly do: "release tensor"; readonly which: number }
   | { readonly do: "release" | "run" | "run and give up" | "abort" | "die"; readonly which: number }
   | { readonly do: "answer"; readonly which: number; readonly how: "pass" | "fail" };
 
@@ -23,6 +26,10 @@ const command: fc.Arbitrary<Command> = fc.oneof(
       do: fc.constant("acquire"),
       key: fc.constantFrom("a", "a", "b", "b", "c", "bad"),
     }),
+  },
+  {
+    weight: 2,
+    arbitrary: fc.record({ do: fc.constant("keep"), key: fc.constantFrom("k", "l") }),
   },
   {
     weight: 8,
@@ -40,6 +47,7 @@ const command: fc.Arbitrary<Command> = fc.oneof(
       which,
     }),
   },
+  { weight: 1, arbitrary: fc.record({ do: fc.constant("release tensor"), which }) },
   { weight: 1, arbitrary: fc.record({ do: fc.constant("die"), which }) },
   {
     weight: 12,
@@ -60,7 +68,8 @@ interface Waiting {
 class Scenario {
   readonly machine = new MockMachine(FUNCTIONS);
   readonly waiting: Waiting[] = [];
-  readonly handles: SessionHandle[] = [];
+  readonly handles: Handle[] = [];
+  readonly tensors: Handle[] = [];
   readonly aborts: AbortController[] = [];
   readonly promises: Promise<unknown>[] = [];
   readonly surprises: unknown[] = [];
@@ -99,10 +108,15 @@ class Scenario {
       const model = mockModel(step.key === "bad" ? "nothing" : "double");
       const load = runtime.acquire(step.key, model).then((handle) => this.handles.push(handle));
       this.watch(load, "LOAD_FAILED", "WORKER_LOST");
+    } else if (step.do === "keep") {
+      this.tensors.push(runtime.keep(step.key, float32([1], [1])));
+    } else if (step.do === "release tensor") {
+      const [tensor] = this.tensors.splice(step.which % Math.max(1, this.tensors.length), 1);
+      if (tensor) this.watch(tensor.release());
     } else if (step.do === "answer") {
       const [call] = this.waiting.splice(step.which % Math.max(1, this.waiting.length), 1);
-      // A backend that cannot free or be closed is no part of its contract.
-      if (step.how === "fail" && call?.kind !== "release" && call?.kind !== "close") call?.fail();
+      // A backend that cannot keep, free or be closed is no part of its contract.
+      if (step.how === "fail" && (call?.kind === "create" || call?.kind === "run")) call.fail();
       else call?.pass();
     } else if (step.do === "die") {
       this.machine.living[step.which % Math.max(1, this.machine.living.length)]?.die();
@@ -118,7 +132,10 @@ class Scenario {
       }
       const abort = new AbortController();
       if (step.do === "run and give up") this.aborts.push(abort);
-      const run = runtime.run(chain(handle.session), given(3), abort.signal).then((result) => {
+      const kept = this.tensors.map(({ number }, at) => [`k${at}`, number] as const);
+      const program = chain(handle.number);
+      const steps = program.steps.map((each) => ({ ...each, kept }));
+      const run = runtime.run({ ...program, steps }, given(3), abort.signal).then((result) => {
         if (numbersOf(result)[0] !== 6) this.surprises.push(numbersOf(result));
       });
       this.watch(run, "RUN_FAILED", "WORKER_LOST", "OVERLOADED", "ABORTED");
@@ -151,15 +168,20 @@ describe("after any sequence of events", () => {
           }
           await scenario.finish();
 
-          const held = new Set(scenario.handles.map(({ session }) => session));
+          const held = new Set(scenario.handles.map(({ number }) => number));
+          const kept = new Set(scenario.tensors.map(({ number }) => number));
           expect(scenario.surprises).toEqual([]);
           expect(scenario.unanswered).toBe(0);
           expect(scenario.machine.faults).toEqual([]);
-          expect(runtime.stats).toMatchObject({ sessions: held.size, queued: 0, running: 0 });
-          for (const { sessions } of scenario.machine.living) expect(new Set(sessions.keys())).toEqual(held);
+          expect(runtime.stats).toMatchObject({ sessions: held.size + kept.size, queued: 0, running: 0 });
+          for (const { sessions, tensors } of scenario.machine.living) {
+            expect(new Set(sessions.keys())).toEqual(held);
+            expect(new Set(tensors.keys())).toEqual(kept);
+          }
 
-          for (const handle of scenario.handles) await handle.release();
-          for (const { sessions } of scenario.machine.living) expect(sessions.size).toBe(0);
+          for (const handle of [...scenario.handles, ...scenario.tensors]) await handle.release();
+          for (const { sessions, tensors } of scenario.machine.living)
+            expect(sessions.size + tensors.size).toBe(0);
           await runtime.close();
           expect(scenario.machine.living).toEqual([]);
           expect(scenario.machine.faults).toEqual([]);

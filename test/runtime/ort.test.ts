@@ -135,7 +135,7 @@ describe("inputs that do not fit", () => {
 
   it("and are given to a session unchecked are typed failures all the same", async () => {
     const handle = await runtime.acquire("sum", () => modelBytes(sum));
-    const step = { session: handle.session, feeds: [["x", "v"]], fetches: [["y", "y"]] } as const;
+    const step = { session: handle.number, feeds: [["x", "v"]], fetches: [["y", "y"]] } as const;
     const program = { steps: [step], results: ["y"] };
     for (const value of [
       tensor("int32", [1, 2], Int32Array.of(1, 2)),
@@ -166,7 +166,7 @@ describe("a step by rows", () => {
       }),
     );
     const handle = await runtime.acquire("mean", () => modelBytes(mean));
-    const step = { session: handle.session, feeds: [["x", "v"]], fetches: [["y", "y"]] } as const;
+    const step = { session: handle.number, feeds: [["x", "v"]], fetches: [["y", "y"]] } as const;
     const batch = float32([4, 3], [1, 2, 3, 4, 4, 4, -1, 0, 1, 9, 0, 0]);
     const stacked = await runtime.run(
       { steps: [{ ...step, byRow: true }], results: ["y"] },
@@ -196,7 +196,7 @@ describe("a process", () => {
       const runtime = await Runtime.open(OrtWorker.start, { workers: 2 });
       const x = valueInfo("x", "float32", [1]), y = valueInfo("y", "float32", [1]);
       const bytes = modelBytes(model(graph("g", { nodes: [node("Neg", ["x"], ["y"])], inputs: [x], outputs: [y], weights: [] })));
-      const { session } = await runtime.acquire("k", () => bytes);
+      const { number: session } = await runtime.acquire("k", () => bytes);
       const program = { steps: [{ session, feeds: [["x", "x"]], fetches: [["y", "y"]] }], results: ["y"] };
       const { values } = await runtime.run(program, new Map([["x", { dtype: "float32", shape: [1], data: Float32Array.of(5) }]]));
       console.log(values.get("y").data[0]);

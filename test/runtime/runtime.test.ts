@@ -18,7 +18,7 @@ describe("loading", () => {
     const loads = [1, 2, 3].map(() => runtime.acquire("k", mockModel("double")));
     for (const call of await machine.take(2)) call.pass();
     const handles = await Promise.all(loads);
-    expect(new Set(handles.map(({ session }) => session)).size).toBe(1);
+    expect(new Set(handles.map(({ number }) => number)).size).toBe(1);
     for (const handle of handles.slice(1)) await handle.release();
     expect(liveSessions(machine)).toEqual([1, 1]);
     await handles[0]?.release();
@@ -38,7 +38,7 @@ describe("loading", () => {
     expect(runtime.stats.sessions).toBe(0);
     machine.hold();
     const handle = await runtime.acquire("k", mockModel("double"));
-    expect(numbersOf(await runtime.run(chain(handle.session), given(1)))).toEqual([2]);
+    expect(numbersOf(await runtime.run(chain(handle.number), given(1)))).toEqual([2]);
     expect(machine.faults).toEqual([]);
   });
 
@@ -60,7 +60,7 @@ describe("loading", () => {
     const handle = await runtime.acquire("k", mockModel("double"));
     await handle.release();
     await expect(handle.release()).rejects.toEqual(code("CLOSED"));
-    await expect(runtime.run(chain(handle.session), given(1))).rejects.toEqual(code("CLOSED"));
+    await expect(runtime.run(chain(handle.number), given(1))).rejects.toEqual(code("CLOSED"));
     expect(machine.faults).toEqual([]);
   });
 
@@ -70,10 +70,10 @@ describe("loading", () => {
     const old = await runtime.acquire("k", mockModel("double"));
     const freeing = old.release();
     const fresh = await runtime.acquire("k", mockModel("double"));
-    expect(fresh.session).not.toBe(old.session);
+    expect(fresh.number).not.toBe(old.number);
     (await machine.takeOne()).pass();
     await freeing;
-    expect([...(machine.backends[0]?.sessions.keys() ?? [])]).toEqual([fresh.session]);
+    expect([...(machine.backends[0]?.sessions.keys() ?? [])]).toEqual([fresh.number]);
   });
 });
 
@@ -85,7 +85,7 @@ describe("running", () => {
     const negate = await runtime.acquire("n", mockModel("negate"));
     const answers: number[][] = [];
     const runs = [1, 2, 3].map(async (x) => {
-      const result = await runtime.run(chain(double.session, negate.session, double.session), given(x));
+      const result = await runtime.run(chain(double.number, negate.number, double.number), given(x));
       answers.push(numbersOf(result));
     });
     for (const _ of runs) (await machine.takeOne()).pass();
@@ -96,7 +96,7 @@ describe("running", () => {
   it("uses all workers", async () => {
     const machine = new HeldMachine("run");
     const runtime = await open(machine, 3);
-    const { session } = await runtime.acquire("d", mockModel("double"));
+    const { number: session } = await runtime.acquire("d", mockModel("double"));
     const runs = [1, 2, 3, 4].map((x) => runtime.run(chain(session), given(x)));
     const held = await machine.take(3);
     expect(new Set(held.map(({ backend }) => backend)).size).toBe(3);
@@ -110,8 +110,8 @@ describe("running", () => {
     const machine = new HeldMachine("run");
     const runtime = await open(machine);
     const handle = await runtime.acquire("d", mockModel("double"));
-    const running = runtime.run(chain(handle.session), given(4));
-    const queued = runtime.run(chain(handle.session), given(5));
+    const running = runtime.run(chain(handle.number), given(4));
+    const queued = runtime.run(chain(handle.number), given(5));
     await handle.release();
     (await machine.takeOne()).pass();
     expect(numbersOf(await running)).toEqual([8]);
@@ -127,7 +127,7 @@ describe("running", () => {
     const machine = new MockMachine(FUNCTIONS);
     const runtime = await open(machine);
     const handle = await runtime.acquire("d", mockModel("double"));
-    await expect(runtime.run(chain(handle.session, 99), given(1))).rejects.toEqual(code("CLOSED"));
+    await expect(runtime.run(chain(handle.number, 99), given(1))).rejects.toEqual(code("CLOSED"));
     await handle.release();
     expect(liveSessions(machine)).toEqual([0]);
   });
@@ -138,8 +138,8 @@ describe("running", () => {
     const bad = await runtime.acquire("f", mockModel("fail"));
     const good = await runtime.acquire("d", mockModel("double"));
     const runs = await Promise.allSettled([
-      runtime.run(chain(bad.session), given(1)),
-      runtime.run(chain(good.session), given(1)),
+      runtime.run(chain(bad.number), given(1)),
+      runtime.run(chain(good.number), given(1)),
     ]);
     expect(runs).toEqual([
       { status: "rejected", reason: code("RUN_FAILED") },
@@ -150,7 +150,7 @@ describe("running", () => {
   it("is refused when too many wait, and not for lack of a queue when a worker is free", async () => {
     const machine = new HeldMachine("run");
     const runtime = await open(machine, 1, 1);
-    const { session } = await runtime.acquire("d", mockModel("double"));
+    const { number: session } = await runtime.acquire("d", mockModel("double"));
     const runs = [1, 2].map((x) => runtime.run(chain(session), given(x)));
     await expect(runtime.run(chain(session), given(3))).rejects.toEqual(code("OVERLOADED"));
     for (const _ of runs) (await machine.takeOne()).pass();
@@ -158,7 +158,7 @@ describe("running", () => {
 
     const unqueued = await open(new MockMachine(FUNCTIONS), 1, 0);
     const other = await unqueued.acquire("d", mockModel("double"));
-    expect(numbersOf(await unqueued.run(chain(other.session), given(1)))).toEqual([2]);
+    expect(numbersOf(await unqueued.run(chain(other.number), given(1)))).toEqual([2]);
   });
 });
 
@@ -168,9 +168,9 @@ describe("a caller who gives up", () => {
     const runtime = await open(machine);
     const handle = await runtime.acquire("d", mockModel("double"));
     const gaveUp = new AbortController();
-    const first = runtime.run(chain(handle.session), given(1));
-    const second = runtime.run(chain(handle.session), given(2), gaveUp.signal);
-    const third = runtime.run(chain(handle.session), given(3));
+    const first = runtime.run(chain(handle.number), given(1));
+    const second = runtime.run(chain(handle.number), given(2), gaveUp.signal);
+    const third = runtime.run(chain(handle.number), given(3));
     gaveUp.abort();
     await expect(second).rejects.toEqual(code("ABORTED"));
     expect(runtime.stats.queued).toBe(1);
@@ -185,7 +185,7 @@ describe("a caller who gives up", () => {
     const runtime = await open(machine);
     const handle = await runtime.acquire("d", mockModel("double"));
     const gaveUp = new AbortController();
-    const run = runtime.run(chain(handle.session), given(1), gaveUp.signal);
+    const run = runtime.run(chain(handle.number), given(1), gaveUp.signal);
     const call = await machine.takeOne();
     gaveUp.abort();
     await expect(run).rejects.toEqual(code("ABORTED"));
@@ -201,14 +201,14 @@ describe("a caller who gives up", () => {
   it("before the run begins does not begin it", async () => {
     const machine = new MockMachine(FUNCTIONS);
     const runtime = await open(machine);
-    const { session } = await runtime.acquire("d", mockModel("double"));
+    const { number: session } = await runtime.acquire("d", mockModel("double"));
     await expect(runtime.run(chain(session), given(1), AbortSignal.abort())).rejects.toEqual(code("ABORTED"));
   });
 
   it("leaves nothing behind on a signal that lives on", async () => {
     const machine = new MockMachine(FUNCTIONS);
     const runtime = await open(machine);
-    const { session } = await runtime.acquire("d", mockModel("double"));
+    const { number: session } = await runtime.acquire("d", mockModel("double"));
     const { signal } = new AbortController();
     for (let x = 0; x < 3; x++) await runtime.run(chain(session), given(x), signal);
     await expect(runtime.run(chain(session), new Map(), signal)).rejects.toEqual(code("RUN_FAILED"));
@@ -223,8 +223,8 @@ describe("a worker that dies", () => {
     const double = await runtime.acquire("d", mockModel("double"));
     const negate = await runtime.acquire("n", mockModel("negate"));
     await (await runtime.acquire("gone", mockModel("double"))).release();
-    const running = runtime.run(chain(double.session), given(1));
-    const waiting = runtime.run(chain(double.session, negate.session), given(2));
+    const running = runtime.run(chain(double.number), given(1));
+    const waiting = runtime.run(chain(double.number, negate.number), given(2));
     (await machine.takeOne()).backend.die();
     await expect(running).rejects.toEqual(code("WORKER_LOST"));
     const next = await machine.takeOne();
@@ -242,7 +242,7 @@ describe("a worker that dies", () => {
     const starting = open(machine, 2);
     for (const call of await machine.take(2)) call.pass();
     const runtime = await starting;
-    const { session } = await runtime.acquire("d", mockModel("double"));
+    const { number: session } = await runtime.acquire("d", mockModel("double"));
     const runs = [1, 2, 3].map((x) => runtime.run(chain(session), given(x)));
     const [first, second] = await machine.take(2);
     first?.backend.die();
@@ -267,7 +267,7 @@ describe("a worker that dies", () => {
     await settle();
     expect(liveSessions(machine)).toEqual([0, 0]);
     machine.hold();
-    const { session } = await runtime.acquire("d", mockModel("double"));
+    const { number: session } = await runtime.acquire("d", mockModel("double"));
     expect(liveSessions(machine)).toEqual([1, 1]);
     expect(numbersOf(await runtime.run(chain(session), given(1)))).toEqual([2]);
     expect(machine.faults).toEqual([]);
@@ -285,9 +285,9 @@ describe("a worker that dies", () => {
     const late = runtime.acquire("late", mockModel("negate"));
     machine.hold();
     one?.pass();
-    const { session } = await late;
+    const { number: session } = await late;
     await freeing;
-    expect(numbersOf(await runtime.run(chain(kept.session, session), given(1)))).toEqual([-2]);
+    expect(numbersOf(await runtime.run(chain(kept.number, session), given(1)))).toEqual([-2]);
     expect([...(machine.living[0]?.sessions.values() ?? [])].sort()).toEqual(["double", "negate"]);
     expect(machine.faults).toEqual([]);
   });
@@ -295,7 +295,7 @@ describe("a worker that dies", () => {
   it("and whose replacement dies as it joins is replaced again", async () => {
     const machine = new HeldMachine();
     const runtime = await open(machine);
-    const { session } = await runtime.acquire("d", mockModel("double"));
+    const { number: session } = await runtime.acquire("d", mockModel("double"));
     machine.hold("create");
     machine.backends[0]?.die();
     const replacement = await machine.takeOne();
@@ -308,7 +308,7 @@ describe("a worker that dies", () => {
   it("and cannot be replaced fails what waits, and the next request tries anew", async () => {
     const machine = new MockMachine(FUNCTIONS);
     const runtime = await open(machine);
-    const { session } = await runtime.acquire("d", mockModel("double"));
+    const { number: session } = await runtime.acquire("d", mockModel("double"));
     let starts = 0;
     machine.gate = ({ kind }) => {
       if (kind !== "start") return;
@@ -332,7 +332,7 @@ describe("a worker that dies", () => {
   it("at every program is not replaced for ever", async () => {
     const machine = new MockMachine(FUNCTIONS);
     const runtime = await open(machine, 2);
-    const { session } = await runtime.acquire("d", mockModel("double"));
+    const { number: session } = await runtime.acquire("d", mockModel("double"));
     machine.gate = ({ kind, backend }) => {
       if (kind === "create") backend.die();
     };
@@ -347,7 +347,7 @@ describe("a worker that dies", () => {
   it("and comes back unable to hold what is in use is not given work", async () => {
     const machine = new MockMachine(FUNCTIONS);
     const runtime = await open(machine, 2);
-    const { session } = await runtime.acquire("d", mockModel("double"));
+    const { number: session } = await runtime.acquire("d", mockModel("double"));
     machine.gate = ({ kind }) => {
       if (kind === "create") throw new PolyheadError("LOAD_FAILED", "no memory", {});
     };
@@ -375,10 +375,10 @@ describe("closing", () => {
     const machine = new HeldMachine("run");
     const runtime = await open(machine);
     const handle = await runtime.acquire("d", mockModel("double"));
-    const runs = [1, 2].map((x) => runtime.run(chain(handle.session), given(x)));
+    const runs = [1, 2].map((x) => runtime.run(chain(handle.number), given(x)));
     const closing = runtime.close();
     expect(runtime.close()).toBe(closing);
-    await expect(runtime.run(chain(handle.session), given(3))).rejects.toEqual(code("CLOSED"));
+    await expect(runtime.run(chain(handle.number), given(3))).rejects.toEqual(code("CLOSED"));
     await expect(runtime.acquire("n", mockModel("negate"))).rejects.toEqual(code("CLOSED"));
     expect(await stateOf(closing)).toBe("waiting");
     for (const _ of runs) (await machine.takeOne()).pass();
@@ -393,7 +393,7 @@ describe("closing", () => {
   it("ends when the last waiting caller gives up", async () => {
     const machine = new HeldMachine("run");
     const runtime = await open(machine);
-    const { session } = await runtime.acquire("d", mockModel("double"));
+    const { number: session } = await runtime.acquire("d", mockModel("double"));
     const gaveUp = new AbortController();
     const runs = [given(1), given(2)].map((values) => runtime.run(chain(session), values, gaveUp.signal));
     const call = await machine.takeOne();
@@ -434,7 +434,7 @@ describe("closing", () => {
   it("ends although the only worker dies with work waiting", async () => {
     const machine = new HeldMachine("run");
     const runtime = await open(machine);
-    const { session } = await runtime.acquire("d", mockModel("double"));
+    const { number: session } = await runtime.acquire("d", mockModel("double"));
     const runs = [1, 2].map((x) => runtime.run(chain(session), given(x)));
     const call = await machine.takeOne();
     const closing = runtime.close();

@@ -17,6 +17,7 @@ const LEVELS = { off: "disabled", basic: "basic", all: "all" } as const satisfie
   string
 >;
 const sessions = new Map<number, InferenceSession>();
+const tensors = new Map<number, OrtTensor>();
 
 async function create(number: number, model: Uint8Array, options: SessionOptions): Promise<void> {
   try {
@@ -57,7 +58,10 @@ async function runStep(step: Step, value: (name: string) => Tensor): Promise<Map
     throw new PolyheadError("CLOSED", `Session ${step.session} is not loaded in this worker.`, {
       session: step.session,
     });
-  const feeds = Object.fromEntries(step.feeds.map(([input, name]) => [input, toOrt(value(name))]));
+  const feeds = Object.fromEntries([
+    ...step.feeds.map(([input, name]) => [input, toOrt(value(name))] as const),
+    ...(step.kept ?? []).map(([input, number]) => [input, keptTensor(number)] as const),
+  ]);
   try {
     const results = await session.run(
       feeds,
@@ -75,6 +79,12 @@ async function runByRow(step: Step, values: ReadonlyMap<string, Tensor>): Promis
   for (let at = 0; at < rows; at++)
     results.push(await runStep(step, (name) => rowOf(lookUp(values, name), at)));
   return new Map(step.fetches.map(([, name]) => [name, stackRows(results.map((row) => lookUp(row, name)))]));
+}
+
+function keptTensor(number: number): OrtTensor {
+  const value = tensors.get(number);
+  if (value) return value;
+  throw new PolyheadError("CLOSED", `Tensor ${number} is not kept in this worker.`, { tensor: number });
 }
 
 function lookUp(values: ReadonlyMap<string, Tensor>, name: string): Tensor {
@@ -111,15 +121,20 @@ async function perform(task: Task): Promise<RunResult | undefined> {
     case "create":
       await create(task.session, task.model, task.options);
       return undefined;
+    case "keep":
+      tensors.set(task.tensor, toOrt(task.value));
+      return undefined;
     case "run":
       return run(task.program, task.values);
     case "release":
-      await sessions.get(task.session)?.release();
-      sessions.delete(task.session);
+      await sessions.get(task.number)?.release();
+      sessions.delete(task.number);
+      tensors.delete(task.number);
       return undefined;
     case "close":
       for (const session of sessions.values()) await session.release();
       sessions.clear();
+      tensors.clear();
       return undefined;
   }
 }

@@ -68,14 +68,18 @@ export class OrtWorker implements Backend {
     await this.#ask({ kind: "create", session, model, options });
   }
 
+  async keep(tensor: number, value: Tensor): Promise<void> {
+    await this.#ask({ kind: "keep", tensor, value });
+  }
+
   async run(program: Program, values: ReadonlyMap<string, Tensor>): Promise<RunResult> {
     const result = await this.#ask({ kind: "run", program, values });
     if (result) return result;
     throw new PolyheadError("INTERNAL", "The worker answered a run without a result.", {});
   }
 
-  async release(session: number): Promise<void> {
-    await this.#ask({ kind: "release", session });
+  async release(number: number): Promise<void> {
+    await this.#ask({ kind: "release", number });
   }
 
   async close(): Promise<void> {

@@ -11,8 +11,9 @@ export type Task =
       readonly model: Uint8Array;
       readonly options: SessionOptions;
     }
+  | { readonly kind: "keep"; readonly tensor: number; readonly value: Tensor }
   | { readonly kind: "run"; readonly program: Program; readonly values: ReadonlyMap<string, Tensor> }
-  | { readonly kind: "release"; readonly session: number }
+  | { readonly kind: "release"; readonly number: number }
   | { readonly kind: "close" };
 
 /** A task with its number. */

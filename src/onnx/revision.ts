@@ -1,0 +1,13 @@
+/** The name of a model's content: what routes point to, stores file it under and answers are signed with. */
+import { bytesToHex } from "@noble/hashes/utils.js";
+import type { Model } from "./model.js";
+import { modelBytes } from "./write.js";
+
+/**
+ * The revision of a model: SHA-256 of its file with all weights inside, in hexadecimal. Metadata count, so the same
+ * graph with other labels is another revision.
+ */
+export async function revisionOf(model: Model): Promise<string> {
+  const digest = await crypto.subtle.digest("SHA-256", modelBytes(model) as Uint8Array<ArrayBuffer>);
+  return bytesToHex(new Uint8Array(digest));
+}
