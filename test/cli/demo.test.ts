@@ -3,6 +3,7 @@ import { mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { commandPage, shapeLike } from "../docs/command-page.js";
 import { polyhead } from "./command.js";
 
 interface Demo {
@@ -36,6 +37,11 @@ describe("polyhead demo", () => {
     expect((await readdir(join(folder, "out"))).sort()).toEqual(
       photos.map(({ photo }) => photo.replace("jpeg", "png")).sort(),
     );
+
+    const [example] = (await commandPage()).find(({ title }) => title === "demo")?.examples ?? [];
+    expect(example?.words).toEqual(["demo", "-o", "drawn", "--cache", "prepared"]);
+    const { document } = example ?? {};
+    expect(shapeLike(document, JSON.parse(first.stdout))).toEqual(shapeLike(document, document));
 
     const second = await start();
     expect(second.stderr).toMatch(/prepared models are in/);
