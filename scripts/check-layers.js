@@ -18,7 +18,20 @@ const LAYERS = {
   engine: ["base", "tensor", "onnx", "runtime"],
   vision: ["base", "tensor", "onnx"],
   teach: ["base", "tensor", "onnx", "files", "runtime", "engine", "vision"],
-  cli: ["base", "tensor", "onnx", "formats", "files", "runtime", "engine", "vision", "teach", "index.ts"],
+  server: ["base", "tensor", "onnx", "files", "runtime", "engine", "vision", "store"],
+  cli: [
+    "base",
+    "tensor",
+    "onnx",
+    "formats",
+    "files",
+    "runtime",
+    "engine",
+    "vision",
+    "teach",
+    "server",
+    "index.ts",
+  ],
 };
 
 /** These folders also run in a browser, except for what stands below `NODE_ONLY`. */
