@@ -5,6 +5,7 @@ import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { saveModel } from "../../src/files/disk.js";
 import { withMetadata } from "../../src/onnx/metadata.js";
+import { graph, model, node, valueInfo } from "../../src/onnx/model.js";
 import { architecture, CLASSES } from "../onnx/architectures.js";
 import { polyhead } from "./command.js";
 
@@ -73,6 +74,38 @@ describe("polyhead inspect", () => {
       expect.stringMatching(new RegExp(`^\\* +features +float32 +\\[N, 6\\] +${BACKBONE} .* ${HEAD} `)),
     );
     expect(lines).toEqual(expect.arrayContaining(["role: head", "task: classification", "labels: 2"]));
+  });
+
+  /** A model of one operator between `x` and a Relu, of the given opset. */
+  async function saveWith(name: string, opType: string, opset: number) {
+    const main = graph(name, {
+      nodes: [node(opType, ["x"], ["h"]), node("Relu", ["h"], ["y"])],
+      inputs: [valueInfo("x", "float32", ["N", 4])],
+      outputs: [valueInfo("y", "float32", ["N", 4])],
+      weights: [],
+    });
+    await saveModel(at(`${name}.onnx`), model(main, opset));
+  }
+
+  it("shows a model in training mode as split takes it, and says so", async () => {
+    await saveWith("training", "Dropout", 6);
+    const run = await polyhead("inspect", at("training.onnx"), "--json");
+    const split = await polyhead(...["split", at("training.onnx"), "--at", "h", "-o", at("parts"), "--json"]);
+    expect(run).toMatchObject({ status: 0, stderr: "" });
+    const report = JSON.parse(run.stdout);
+    expect(report.notes).toEqual([expect.stringContaining("Dropout")]);
+    expect(JSON.parse(split.stdout).notes).toEqual(report.notes);
+    expect(report.operators).toEqual({ Identity: 1, Relu: 1 });
+    expect((await polyhead("inspect", at("training.onnx"))).stdout).toContain(`note: ${report.notes[0]}`);
+  });
+
+  it("says that split refuses a model that draws random numbers", async () => {
+    await saveWith("random", "RandomNormalLike", 17);
+    const run = await polyhead("inspect", at("random.onnx"), "--json");
+    expect(run).toMatchObject({ status: 0, stderr: "" });
+    const { operators, cuts, notes } = JSON.parse(run.stdout);
+    expect(operators).toEqual({ RandomNormalLike: 1, Relu: 1 });
+    expect([cuts, notes]).toEqual([[], [expect.stringContaining("draws random numbers")]]);
   });
 
   it.each([

@@ -1,9 +1,11 @@
 /** `polyhead inspect`: what a model takes and gives, what it is made of and costs, and where it can be cut. */
 import { basename } from "node:path";
 import type { Command } from "commander";
+import { PolyheadError } from "../../base/errors.js";
 import { loadModel } from "../../files/disk.js";
 import { type Cost, costOf } from "../../onnx/cost.js";
 import { type Cut, candidateCuts } from "../../onnx/cuts.js";
+import { type Evaluation, toEvaluation } from "../../onnx/evaluation.js";
 import { GraphIndex } from "../../onnx/graph.js";
 import { type Metadata, readMetadata } from "../../onnx/metadata.js";
 import {
@@ -33,7 +35,10 @@ interface Report {
   /** Floating-point operations for one row of a batch; a multiply-accumulate is two. */
   readonly flops: number;
   readonly metadata: Metadata;
+  /** None when `split` refuses the model. */
   readonly cuts: readonly CutReport[];
+  /** What was put into evaluation mode, as `split` does it, or why `split` refuses the model. */
+  readonly notes: readonly string[];
 }
 
 /** A value's name and type; null stands for what is not known. */
@@ -60,11 +65,26 @@ export function addInspect(program: Command): void {
 }
 
 async function perform(path: string): Promise<Outcome> {
-  const report = inspect(basename(path), await loadModel(path));
-  return { data: report, text: describe(report) };
+  const loaded = await loadModel(path);
+  const { model, notes, isRefused } = evaluated(loaded);
+  const report = inspect(basename(path), model);
+  const cuts = isRefused ? [] : report.cuts;
+  const seen = { ...report, cuts, notes };
+  return { data: seen, text: describe(seen) };
 }
 
-function inspect(file: string, model: Model): Report {
+/** The model as `split` sees it; as it is when `split` refuses it. */
+function evaluated(model: Model): Evaluation & { readonly isRefused: boolean } {
+  try {
+    return { ...toEvaluation(model), isRefused: false };
+  } catch (thrown) {
+    if (thrown instanceof PolyheadError && thrown.code === "MODEL_UNSUPPORTED")
+      return { model, notes: [thrown.message], isRefused: true };
+    throw thrown;
+  }
+}
+
+function inspect(file: string, model: Model): Omit<Report, "notes"> {
   const index = new GraphIndex(model.graph);
   const types = inferTypes(model);
   const value = ({ name }: Pick<ValueInfo, "name">, type: ValueType | undefined): Value => ({
@@ -122,6 +142,7 @@ function describe(report: Report): string[] {
       ...(metadata.taps ?? []).map((tap) => ["tap", ...cells(tap)]),
     ]),
     ...describeMetadata(metadata),
+    ...(report.notes.length > 0 ? ["", ...report.notes.map((note) => `note: ${note}`)] : []),
     "",
     ...describeCuts(report.cuts),
   ];
