@@ -5,7 +5,7 @@
 import { PolyheadError } from "../base/errors.js";
 import { toEvaluation } from "../onnx/evaluation.js";
 import { GraphIndex } from "../onnx/graph.js";
-import { readMetadata, withMetadata } from "../onnx/metadata.js";
+import { type Activation, readMetadata, withMetadata } from "../onnx/metadata.js";
 import { type Model, valueInfo } from "../onnx/model.js";
 import { sampleInputs } from "../onnx/samples.js";
 import { OrtWorker } from "../runtime/node/ort-worker.js";
@@ -32,6 +32,8 @@ export interface ImportOptions {
   readonly task?: string | undefined;
   /** `centernet`, or a decoding as JSON text. */
   readonly decode?: string | undefined;
+  /** What turns a classifier's numbers into scores. */
+  readonly activation?: Activation | undefined;
 }
 
 /** An imported model, and remarks on what was changed or assumed. */
@@ -43,7 +45,7 @@ export interface Imported {
 /** All that is to say about well-known models, by one name. */
 export const MODEL_RECIPES: Readonly<Record<string, Omit<ImportOptions, "recipe" | "changes">>> = {
   centernet: { preprocess: "centernet", labels: "coco", task: "detection", decode: "centernet" },
-  imagenet: { preprocess: "imagenet", task: "classification" },
+  imagenet: { preprocess: "imagenet", task: "classification", activation: "softmax" },
   mobilenet: { preprocess: "mobilenet", task: "classification" },
 };
 
@@ -65,14 +67,15 @@ export async function importModel(path: string, options: ImportOptions = {}): Pr
   const labels = wanted.labels === undefined ? undefined : await readLabels(wanted.labels);
   const remarks = await tryOut(model, preprocessing);
   const notes = [...source.notes, ...evaluation.notes, ...remarks];
-  const { file, format, sha256 } = source;
+  const { file, format, sha256, files } = source;
   return {
     model: withMetadata(model, {
       ...(preprocessing && { preprocessing: { ...preprocessing } }),
       ...(decoding && { decoding: { ...decoding } }),
       ...(labels && { labels }),
       ...(wanted.task !== undefined && { task: wanted.task }),
-      provenance: { file, format, sha256, polyhead: manifest.version },
+      ...(wanted.activation !== undefined && { activation: wanted.activation }),
+      provenance: { file, format, sha256, files, polyhead: manifest.version },
       ...(notes.length > 0 && { notes: [...(readMetadata(model).notes ?? []), ...notes] }),
     }),
     notes,

@@ -3,14 +3,15 @@
  * outputs. One image at a time; routes that want the same preprocessing share one pass.
  */
 import { PolyheadError } from "../base/errors.js";
-import type { Metadata } from "../onnx/metadata.js";
-import { type Tensor, toNumbers } from "../tensor/tensor.js";
-import { type Classification, decodeClassifications } from "../vision/classification.js";
+import { ACTIVATIONS } from "../onnx/metadata.js";
+import type { Tensor } from "../tensor/tensor.js";
+import type { Classification } from "../vision/classification.js";
 import { parseDecoding } from "../vision/decoding.js";
 import { type Detection, decodeDetections } from "../vision/detections.js";
 import { type Image, imageTensor } from "../vision/image.js";
 import type { Placement } from "../vision/placement.js";
 import { type Preprocessing, parsePreprocessing } from "../vision/preprocessing.js";
+import { classesOf } from "./classes.js";
 import type { Route, Routes } from "./routes.js";
 
 /** What a route says about an image. */
@@ -55,21 +56,23 @@ export function groupByPreprocessing({
 
 /**
  * What every route says about an image.
+ * @param remark hears what had to be assumed
  * @throws PolyheadError INPUT_MISMATCH, RUN_FAILED, MODEL_MALFORMED when outputs are not what the metadata says
  */
 export async function runImage(
   { engine }: Pick<Routes, "engine">,
   groups: readonly ImageGroup[],
   image: Image,
+  remark: (text: string) => void,
 ): Promise<Map<string, ImageAnswer>> {
   const answers = new Map<string, ImageAnswer>();
   for (const { preprocessing, routes } of groups) {
     const { tensor, placement } = await imageTensor(image, preprocessing);
     const names = routes.map(({ name }) => name);
     const answer = await engine.run(names, tensor);
-    for (const { name, metadata } of routes) {
-      const outputs = new Map(Object.entries(answer.routes[name]?.outputs ?? {}));
-      answers.set(name, interpret(outputs, metadata, placement));
+    for (const route of routes) {
+      const outputs = new Map(Object.entries(answer.routes[route.name]?.outputs ?? {}));
+      answers.set(route.name, interpret(outputs, route, placement, remark));
     }
   }
   return answers;
@@ -77,28 +80,20 @@ export async function runImage(
 
 function interpret(
   outputs: ReadonlyMap<string, Tensor>,
-  { decoding, labels = [], task }: Metadata,
+  { name: route, metadata }: Route,
   placement: Placement,
+  remark: (text: string) => void,
 ): ImageAnswer {
+  const { decoding, labels = [], task } = metadata;
   if (decoding) return { detections: decodeDetections(outputs, parseDecoding(decoding), labels, placement) };
-  const scores = labels.length > 0 || task === "classification" ? classOutput(outputs, labels) : undefined;
-  if (!scores) return { outputs: [...outputs].map(([name, { dtype, shape }]) => ({ name, dtype, shape })) };
-  const activation = areProbabilities(scores) ? "none" : "softmax";
-  return { classes: decodeClassifications(scores, labels, { activation })[0] ?? [] };
-}
-
-/** The output with a number for each class; probabilities rather than logits. */
-function classOutput(outputs: ReadonlyMap<string, Tensor>, labels: readonly string[]): Tensor | undefined {
-  const fitting = [...outputs.values()].filter(
-    ({ dtype, shape }) =>
-      dtype !== "string" && shape.length === 2 && (labels.length === 0 || shape[1] === labels.length),
-  );
-  return fitting.find(areProbabilities) ?? fitting[0];
-}
-
-/** Whether numbers lie from 0 to 1 and add up to 1, as far as float32 and its sums go. */
-function areProbabilities(scores: Tensor): boolean {
-  const values = toNumbers(scores);
-  const sum = values.reduce((total, value) => total + value, 0);
-  return values.every((value) => value >= 0 && value <= 1) && Math.abs(sum - 1) < 1e-3;
+  const answer = labels.length > 0 || task === "classification" ? classesOf(outputs, metadata) : undefined;
+  if (!answer) return { outputs: [...outputs].map(([name, { dtype, shape }]) => ({ name, dtype, shape })) };
+  const { classes, assumed } = answer;
+  if (assumed !== undefined) {
+    const taken = assumed === "none" ? "they are taken as they are" : `${assumed} is assumed`;
+    remark(
+      `${route} does not say what turns its numbers into scores; ${taken}. To say it: polyhead import ${route}.onnx -o NEW.onnx --activation ${ACTIVATIONS.join("|")}`,
+    );
+  }
+  return { classes };
 }

@@ -2,10 +2,11 @@
  * Whatever file a user has, as a model: ONNX and TF.js graph models are read, other known formats are refused by
  * name. The content decides, not the file's ending.
  */
-import { createHash } from "node:crypto";
+import { createHash, type Hash } from "node:crypto";
 import { basename, dirname } from "node:path";
 import { bytesToHex } from "@noble/hashes/utils.js";
 import { PolyheadError } from "../base/errors.js";
+import type { Folder } from "../base/folder.js";
 import { DiskFolder, readFileBytes } from "../files/disk.js";
 import { importTfjsGraph, isTfjsGraphModel } from "../formats/index.js";
 import type { Model } from "../onnx/model.js";
@@ -19,10 +20,13 @@ export interface SourceModel {
   readonly format: "onnx" | "tfjs-graph";
   /** Name of the file without its folder. */
   readonly file: string;
-  /** SHA-256 of that file; weights in other files are not part of it. */
+  /** SHA-256 of that file; of several files, that of the list of theirs: what `sha256sum FILE ... | sha256sum` says. */
   readonly sha256: string;
+  /** SHA-256 of every file that the model was read from, weight files included, by name and sorted by it. */
+  readonly files: Readonly<Record<string, string>>;
 }
 
+const PIECE = 2 ** 24;
 const SUPPORTED = ["ONNX files", "TF.js graph models (model.json with its weight files)"];
 
 /** How files begin (in hexadecimal) that are known but not read, and how to bring their models into a form that is. */
@@ -58,11 +62,10 @@ const REFUSED: readonly { kind: string; begins: RegExp; mend: string }[] = [
 export async function readSourceModel(path: string): Promise<SourceModel> {
   const bytes = await readFileBytes(path);
   const file = basename(path);
-  const folder = new DiskFolder(dirname(path));
+  const folder = new RememberingFolder(new DiskFolder(dirname(path)));
   const start = bytesToHex(bytes.subarray(0, 64));
   const refused = REFUSED.find(({ begins }) => begins.test(start));
   if (refused) throw unsupported(file, refused.kind, refused.mend);
-  const source = { file, sha256: createHash("sha256").update(bytes).digest("hex") };
   if (/^(efbbbf)?(20|09|0a|0d)*7b/.test(start)) {
     if (isLayersModel(bytes)) {
       throw unsupported(
@@ -71,9 +74,54 @@ export async function readSourceModel(path: string): Promise<SourceModel> {
         "convert it with tensorflowjs_converter --input_format=tfjs_layers_model --output_format=tfjs_graph_model",
       );
     }
-    return { ...source, ...(await importTfjsGraph(folder, file)), format: "tfjs-graph" };
+    const { model, notes } = await importTfjsGraph(folder, file);
+    return { model, notes, format: "tfjs-graph", file, ...(await digests(file, bytes, folder)) };
   }
-  return { ...source, model: await readModel(bytes, folder), notes: [], format: "onnx" };
+  const model = await readModel(bytes, folder);
+  return { model, notes: [], format: "onnx", file, ...(await digests(file, bytes, folder)) };
+}
+
+/** A folder that knows which of its files were read. */
+class RememberingFolder implements Folder {
+  readonly names = new Set<string>();
+  readonly #folder: Folder;
+
+  constructor(folder: Folder) {
+    this.#folder = folder;
+  }
+
+  size(name: string): Promise<number> {
+    return this.#folder.size(name);
+  }
+
+  read(name: string, offset?: number, length?: number): Promise<Uint8Array> {
+    this.names.add(name);
+    return this.#folder.read(name, offset, length);
+  }
+}
+
+async function digests(
+  file: string,
+  bytes: Uint8Array,
+  folder: RememberingFolder,
+): Promise<Pick<SourceModel, "sha256" | "files">> {
+  const files: Record<string, string> = {};
+  for (const name of [...new Set([file, ...folder.names])].sort()) {
+    const hash = createHash("sha256");
+    files[name] = (name === file ? hash.update(bytes) : await hashFile(hash, name, folder)).digest("hex");
+  }
+  const own = files[file] ?? "";
+  if (Object.keys(files).length === 1) return { sha256: own, files };
+  const list = Object.entries(files).map(([name, digest]) => `${digest}  ${name}\n`);
+  return { sha256: createHash("sha256").update(list.join("")).digest("hex"), files };
+}
+
+/** Weight files may be larger than memory. */
+async function hashFile(hash: Hash, name: string, folder: Folder): Promise<Hash> {
+  const size = await folder.size(name);
+  for (let offset = 0; offset < size; offset += PIECE)
+    hash.update(await folder.read(name, offset, Math.min(PIECE, size - offset)));
+  return hash;
 }
 
 /** Broken JSON is left to the importer, which says what is wrong with it. */

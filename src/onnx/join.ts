@@ -214,6 +214,7 @@ function joinedMetadata(parts: readonly Model[]) {
     taps: undefined,
     task: agreed(heads.map(({ task }) => task)),
     labels: agreed(heads.map(({ labels }) => labels)),
+    activation: agreed(heads.map(({ activation }) => activation)),
     decoding: agreed(heads.map(({ decoding }) => decoding)),
   };
 }

@@ -21,6 +21,12 @@ export interface Tap {
   readonly identity: Identity;
 }
 
+/** What can turn a classifier's numbers into scores. */
+export const ACTIVATIONS = ["none", "softmax", "sigmoid"] as const;
+
+/** What turns numbers into scores: nothing (they are scores), over all classes, or each class alone. */
+export type Activation = (typeof ACTIVATIONS)[number];
+
 /** Everything Polyhead keeps in a model's metadata. Absent keys are unknown. */
 export interface Metadata {
   readonly role?: Role;
@@ -32,6 +38,8 @@ export interface Metadata {
   readonly task?: string;
   /** Class names by index. */
   readonly labels?: readonly string[];
+  /** What turns a classifier's numbers, its first output with one for each label, into scores. */
+  readonly activation?: Activation;
   /** How an image becomes the backbone's input; see `polyhead/vision`. */
   readonly preprocessing?: Readonly<Record<string, unknown>>;
   /** How a head's outputs become an answer; see `polyhead/vision`. */
@@ -63,6 +71,8 @@ export function readMetadata(model: Model): Metadata {
   }
   if (labels !== undefined && !(Array.isArray(labels) && labels.every((label) => typeof label === "string")))
     throw malformed("polyhead.labels", "a list of texts");
+  if (found.activation !== undefined && !ACTIVATIONS.some((each) => each === found.activation))
+    throw malformed("polyhead.activation", ACTIVATIONS.join(", "));
   return found as Metadata;
 }
 

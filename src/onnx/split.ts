@@ -93,6 +93,7 @@ export async function splitModel(given: Model, options: SplitOptions = {}): Prom
       taps,
       task: undefined,
       labels: undefined,
+      activation: undefined,
       decoding: undefined,
       quality: undefined,
     }),

@@ -102,6 +102,7 @@ export function teachHead(options: TeachOptions): TaughtHead {
     taps: [tap],
     task: "classification",
     labels,
+    activation: "softmax",
     preprocessing,
     provenance: { by: "polyhead teach", method, strength, ...options.provenance },
     quality: {

@@ -1,5 +1,6 @@
 /** From a classifier's outputs to labels with scores. */
 import { PolyheadError } from "../base/errors.js";
+import type { Activation } from "../onnx/metadata.js";
 import { formatShape, type Tensor, toNumbers } from "../tensor/index.js";
 
 /** One label that a classifier gave. */
@@ -11,8 +12,7 @@ export interface Classification {
   readonly score: number;
 }
 
-/** What turns a model's numbers into scores: over all classes, each class alone, or nothing (they are scores). */
-export type Activation = "softmax" | "sigmoid" | "none";
+export type { Activation };
 
 /** How to answer. */
 export interface ClassificationOptions {

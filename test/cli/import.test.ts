@@ -43,7 +43,7 @@ describe("polyhead import", () => {
     const run = await polyhead(
       ...["import", published("emotion.json"), "-o", at("emotion.onnx"), "--json"],
       ...["--preprocess", "unit", "--set", "kernel=cubic", "--set", "range=[0,2]"],
-      ...["--labels", at("moods.txt"), "--task", "classification"],
+      ...["--labels", at("moods.txt"), "--task", "classification", "--activation", "none"],
     );
     expect({ status: run.status, stderr: run.stderr }).toEqual({ status: 0, stderr: "" });
     const printed = JSON.parse(run.stdout);
@@ -51,19 +51,22 @@ describe("polyhead import", () => {
     expect(printed.parameters).toBeGreaterThan(100_000);
     const written = await loadModel(at("emotion.onnx"));
     expect(written.graph.input.map(({ name }) => name)).toEqual([printed.inputs[0].name]);
-    const { preprocessing, labels, task, provenance } = readMetadata(written);
+    const { preprocessing, labels, task, activation, provenance } = readMetadata(written);
     expect(preprocessing).toMatchObject({
       ...{ height: 64, width: 64, layout: "nhwc", colour: "grey", dtype: "float32" },
       ...{ kernel: "cubic", range: [0, 2] },
     });
     expect(labels).toEqual(["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]);
-    expect(task).toBe("classification");
+    expect([task, activation]).toEqual(["classification", "none"]);
+    const sha256 = (bytes: string | Uint8Array) => createHash("sha256").update(bytes).digest("hex");
+    const [graphFile, weightFile] = await Promise.all(
+      ["emotion.json", "emotion.bin"].map(async (name) => sha256(await readFile(published(name)))),
+    );
     expect(provenance).toMatchObject({
       file: "emotion.json",
       format: "tfjs-graph",
-      sha256: createHash("sha256")
-        .update(await readFile(published("emotion.json")))
-        .digest("hex"),
+      files: { "emotion.bin": weightFile, "emotion.json": graphFile },
+      sha256: sha256(`${weightFile}  emotion.bin\n${graphFile}  emotion.json\n`),
       polyhead: expect.stringMatching(/^\d+\.\d+\.\d+/),
     });
   });
@@ -96,7 +99,13 @@ describe("polyhead import", () => {
     expect(notes).toEqual([expect.stringContaining("Dropout")]);
     expect(readMetadata(await loadModel(at("new.onnx")))).toMatchObject({
       notes,
-      provenance: { file: "old.onnx", format: "onnx" },
+      provenance: {
+        file: "old.onnx",
+        format: "onnx",
+        sha256: createHash("sha256")
+          .update(await readFile(at("old.onnx")))
+          .digest("hex"),
+      },
     });
   });
 

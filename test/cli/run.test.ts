@@ -244,8 +244,29 @@ describe("polyhead run on images", () => {
     expect(best).toMatchObject([{ label: "green" }, { label: "blue" }]);
     expect(best[0].score).toBeCloseTo(Math.exp(10) / (Math.exp(10) + 2), 5);
     expect(images[0].routes.plain.outputs).toEqual([{ name: "scores", dtype: "float32", shape: [1, 3] }]);
+    expect(run.stderr.match(/colours does not say .* softmax is assumed.*--activation/g)).toHaveLength(1);
     const text = await polyhead("run", colours, "--image", at("leaf.png"));
     expect(text.stdout).toMatch(/leaf\.png\n {2}colours\n {4}green 100\.0%\n/);
+  });
+
+  it("takes the activation that the metadata names, and says nothing of it", async () => {
+    const preprocessing = { height: 8, width: 8, range: [0, 1] };
+    await sharp({ create: { width: 8, height: 8, channels: 3, background: "#00ff00" } })
+      .png()
+      .toFile(at("green.png"));
+    for (const [activation, score] of [
+      ["none", 1],
+      ["softmax", Math.E / (Math.E + 2)],
+      ["sigmoid", 1 / (1 + 1 / Math.E)],
+    ] as const) {
+      const labels = ["red", "green", "blue"];
+      const colours = await saveColours(activation, { preprocessing, labels, activation });
+      const run = await polyhead("run", colours, "--image", at("green.png"), "--json");
+      expect({ status: run.status, stderr: run.stderr }).toEqual({ status: 0, stderr: "" });
+      const [best] = JSON.parse(run.stdout).images[0].routes[activation].classes;
+      expect(best.label).toBe("green");
+      expect(best.score).toBeCloseTo(score, 5);
+    }
   });
 
   it("refuses models without preprocessing, files that are no images, and pictures of one name", async () => {

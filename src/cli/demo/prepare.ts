@@ -5,24 +5,16 @@
 import { createHash } from "node:crypto";
 import { copyFile, mkdir, readdir, rename, rm } from "node:fs/promises";
 import { join } from "node:path";
-import {
-  DiskFolder,
-  exists,
-  loadModel,
-  readFileBytes,
-  saveModel,
-  writeFileAtomic,
-} from "../../files/disk.js";
-import { importTfjsGraph } from "../../formats/index.js";
-import { readMetadata, withMetadata } from "../../onnx/metadata.js";
+import { exists, loadModel, readFileBytes, saveModel, writeFileAtomic } from "../../files/disk.js";
+import { readMetadata } from "../../onnx/metadata.js";
 import type { Model } from "../../onnx/model.js";
 import type { OpenModel } from "../../onnx/runner.js";
 import { splitModel } from "../../onnx/split.js";
 import { proveSplit } from "../../onnx/verify.js";
 import { teachImages } from "../../teach/teach-images.js";
 import { formatShape } from "../../tensor/shape.js";
-import { CENTERNET_DECODING, COCO_LABELS, preprocessingRecipe } from "../../vision/index.js";
 import { count } from "../format.js";
+import { importModel } from "../import-model.js";
 import { progressBar } from "../progress.js";
 import type { DemoPackages } from "./packages.js";
 
@@ -102,16 +94,9 @@ async function makeDetector(
   open: OpenModel,
   say: (line: string) => void,
 ): Promise<Model> {
-  const { model, notes } = await importTfjsGraph(new DiskFolder(models), "centernet.json");
+  const { model: whole, notes } = await importModel(join(models, "centernet.json"), { recipe: "centernet" });
   for (const note of notes) say(`  ${note}`);
-  const whole = withMetadata(model, {
-    task: "detection",
-    labels: COCO_LABELS,
-    preprocessing: { ...preprocessingRecipe("centernet") },
-    decoding: { ...CENTERNET_DECODING },
-    provenance: { package: "@vladmandic/human", model: "centernet" },
-  });
-  say(`imported centernet from @vladmandic/human: ${count(model.graph.node.length)} operators`);
+  say(`imported centernet from @vladmandic/human: ${count(whole.graph.node.length)} operators`);
   const split = await splitModel(whole);
   const proof = await proveSplit(whole, split, open);
   say(`split it into a backbone with ${split.taps.length} taps and ${split.heads.length} head:`);

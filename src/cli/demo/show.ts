@@ -6,18 +6,17 @@ import { basename, join, parse } from "node:path";
 import type { Answer, Engine } from "../../engine/index.js";
 import { writeFileAtomic } from "../../files/disk.js";
 import { readMetadata } from "../../onnx/metadata.js";
-import type { Model } from "../../onnx/model.js";
 import {
   annotate,
   type Classification,
   type Detection,
-  decodeClassifications,
   decodeDetections,
   decodeImage,
   imageTensor,
   parseDecoding,
   parsePreprocessing,
 } from "../../vision/index.js";
+import { classesOf } from "../classes.js";
 import type { Prepared } from "./prepare.js";
 
 /** What happened on one photo; times in milliseconds. */
@@ -78,7 +77,7 @@ export async function showPhoto(
     head.labels ?? [],
     decoded.placement,
   );
-  const classes = classesOf(classified, prepared.food);
+  const classes = classesOf(outputsOf(classified), readMetadata(prepared.food), 3)?.classes ?? [];
   const picture = join(folder, `${parse(photo).name}.png`);
   await writeFileAtomic(picture, await annotate(decoded.image, detections, classes));
   const shared = detected.ran.filter(({ usedBy }) => usedBy.includes(revisions.backbone));
@@ -98,15 +97,6 @@ export async function showPhoto(
 
 function outputsOf(answer: Answer<typeof ROUTE>) {
   return new Map(Object.entries(answer.routes[ROUTE].outputs));
-}
-
-/** A taught head gives probabilities already. */
-function classesOf(answer: Answer<typeof ROUTE>, food: Model): readonly Classification[] {
-  const outputs = outputsOf(answer);
-  const scores = outputs.get("probabilities") ?? [...outputs.values()][0];
-  if (!scores) return [];
-  const activation = outputs.has("probabilities") ? "none" : "softmax";
-  return decodeClassifications(scores, readMetadata(food).labels ?? [], { limit: 3, activation })[0] ?? [];
 }
 
 async function timed<T>(work: () => Promise<T>): Promise<[T, number]> {

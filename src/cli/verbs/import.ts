@@ -1,8 +1,9 @@
 /** `polyhead import`: a model of another format, or an ONNX file as it came, checked and described. */
-import { type Command, InvalidArgumentError } from "commander";
+import { type Command, InvalidArgumentError, Option } from "commander";
 import { saveModel } from "../../files/disk.js";
 import { parameterCount } from "../../onnx/cost.js";
 import { GraphIndex } from "../../onnx/graph.js";
+import { ACTIVATIONS } from "../../onnx/metadata.js";
 import { declaredType, type ValueInfo } from "../../onnx/model.js";
 import { formatShape } from "../../tensor/shape.js";
 import { count } from "../format.js";
@@ -28,7 +29,10 @@ export function addImport(program: Command): void {
     .option("--set <key=json>", "another setting of the preprocessing; can be repeated", parseSetting)
     .option("--labels <file|coco>", "class names: one a line, or a JSON list")
     .option("--task <name>", "classification, detection, embedding or a word of yours")
-    .option("--decode <recipe|json>", "what a detector's outputs mean: centernet, or JSON");
+    .option("--decode <recipe|json>", "what a detector's outputs mean: centernet, or JSON")
+    .addOption(
+      new Option("--activation <name>", "what turns a classifier's numbers into scores").choices(ACTIVATIONS),
+    );
   performs(command, perform);
 }
 

@@ -69,11 +69,12 @@ async function onArrays(routes: Routes, arrays: ReturnType<typeof readNpz>, out:
 async function onImages(routes: Routes, pictures: ReadonlyMap<string, string | undefined>): Promise<Outcome> {
   const groups = groupByPreprocessing(routes);
   const bar = progressBar("images");
+  const remarks = new Set<string>();
   const drawn: [path: string, png: Uint8Array][] = [];
   const results: { path: string; annotated?: string; routes: Record<string, ImageAnswer> }[] = [];
   for (const [path, target] of pictures) {
     const image = await decodeImage(path);
-    const answers = await runImage(routes, groups, image);
+    const answers = await runImage(routes, groups, image, (text) => remarks.add(text));
     if (target !== undefined) {
       const { detections, classes } = toDraw(answers);
       drawn.push([target, await annotate(image, detections, classes)]);
@@ -82,6 +83,7 @@ async function onImages(routes: Routes, pictures: ReadonlyMap<string, string | u
     results.push({ path, ...annotated, routes: Object.fromEntries(answers) });
     bar(results.length, pictures.size);
   }
+  for (const text of remarks) process.stderr.write(`polyhead: ${text}\n`);
   for (const [path, png] of drawn) await writeFileAtomic(path, png);
   return { data: { images: results }, text: results.flatMap(describe) };
 }
