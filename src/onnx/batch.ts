@@ -46,6 +46,16 @@ export interface DynamicBatch {
   readonly fixed: readonly FixedOutput[];
 }
 
+/** What is known of a model for any number of rows, from names of dimensions that it had before. */
+export interface BatchHints {
+  /** The axis of the batch in a value that is a constant spread over all rows. */
+  readonly spread: (value: string) => number | undefined;
+  /** Elements of values that are computed from shapes and are the same for any number of rows. */
+  readonly constants: ReadonlyMap<string, readonly number[]>;
+}
+
+const NO_HINTS: BatchHints = { spread: () => undefined, constants: new Map() };
+
 /** Operators that give numbers about shapes when they are given such, and nothing else. */
 const SHAPE_ARITHMETIC = new Set(
   "Add Cast Concat Div Equal Floor Gather Identity Max Min Mul ReduceProd Reshape Slice Squeeze Sub Unsqueeze Where".split(
@@ -60,12 +70,16 @@ const TAKES_SHAPE = new Set(["Reshape", "Expand", "Resize"]);
  * model without such an input, or with one whose batch is open already, is returned as it is.
  * @param types of all its values, see `inferTypes`
  */
-export function dynamicBatch(model: Model, types: ReadonlyMap<string, ValueType>): DynamicBatch {
+export function dynamicBatch(
+  model: Model,
+  types: ReadonlyMap<string, ValueType>,
+  hints = NO_HINTS,
+): DynamicBatch {
   const index = new GraphIndex(model.graph);
   const opened = index.inputs.filter(isSingle);
   const isOpen = index.inputs.some((info) => typeof declaredType(info)?.shape?.[0] === "string");
   if (isOpen || opened.length === 0) return { model, types, notes: [], fixed: [] };
-  const followed = new Follower(model, index, types, opened);
+  const followed = new Follower(model, index, types, opened, hints);
   const outputs = index.outputNames;
   const fixed = outputs.flatMap((output) => {
     const cause = followed.causeAt(output);
@@ -128,6 +142,7 @@ class Follower {
   readonly #index: GraphIndex;
   readonly #types: ReadonlyMap<string, ValueType>;
   readonly #opset: number;
+  readonly #hints: BatchHints;
   readonly #outputs: ReadonlySet<string>;
   /** Values at one row, with the node to blame. */
   readonly #fixed = new Map<string, Node>();
@@ -139,10 +154,12 @@ class Follower {
     index: GraphIndex,
     types: ReadonlyMap<string, ValueType>,
     opened: readonly ValueInfo[],
+    hints: BatchHints,
   ) {
     this.#index = index;
     this.#types = types;
     this.#opset = opsetVersion(model) ?? 0;
+    this.#hints = hints;
     this.#outputs = new Set(index.outputNames);
     for (const { name } of opened) this.axes.set(name, 0);
     for (const each of index.order) this.#follow(each);
@@ -160,12 +177,19 @@ class Follower {
   }
 
   #follow(each: Node): void {
-    const read = reads(each);
     const outputs = each.output.filter((name) => name !== "");
+    if (outputs.every((name) => this.#hints.constants.has(name))) {
+      this.nodes.push(each);
+      return;
+    }
+    const read = reads(each);
     const blamed = read.map((name) => this.#fixed.get(name)).find((cause) => cause !== undefined);
     const hasBatch = read.some((name) => this.axes.has(name));
     const ofShapes = read.filter((name) => this.#shapes.has(name));
     const isPlain = canonicalDomain(each.domain) === "" && subgraphs(each).length === 0;
+    const asksShape = isPlain && (each.opType === "Shape" || each.opType === "Size");
+    const isSpread = isPlain && each.opType === "Expand" && !hasBatch;
+    const spread = isSpread ? this.#hints.spread(outputs[0] ?? "") : undefined;
     const carried =
       isPlain && !blamed && hasBatch
         ? this.#carry(each, ofShapes)
@@ -176,8 +200,10 @@ class Follower {
     this.weights.push(...(carried?.weights ?? []));
     if (carried) for (const name of outputs) this.axes.set(name, carried.axis);
     else if (blamed) for (const name of outputs) this.#fixed.set(name, blamed);
-    else if (isPlain && hasBatch && (each.opType === "Shape" || each.opType === "Size"))
-      for (const name of outputs) this.#shapes.set(name, each);
+    else if (asksShape && hasBatch) for (const name of outputs) this.#shapes.set(name, each);
+    else if (asksShape)
+      return; // how many numbers a shape has is the same for all rows
+    else if (spread !== undefined) for (const name of outputs) this.axes.set(name, spread);
     else if (isPlain && !hasBatch && ofShapes.length > 0 && SHAPE_ARITHMETIC.has(each.opType))
       for (const name of outputs) this.#shapes.set(name, this.#shapes.get(ofShapes[0] ?? "") ?? each);
     else if (hasBatch || ofShapes.length > 0) for (const name of outputs) this.#fixed.set(name, each);
@@ -225,7 +251,8 @@ class Follower {
     const producer = this.#index.producers.get(name);
     const isConstant = producer?.opType === "Constant" && canonicalDomain(producer.domain) === "";
     const found = this.#index.weights.get(name) ?? (isConstant ? constantOf(producer) : undefined);
-    const data = found && weightTensor(found).data;
-    return data && ArrayBuffer.isView(data) ? Array.from<number | bigint>(data as never) : undefined;
+    const data = found ? weightTensor(found).data : undefined;
+    if (!data) return this.#hints.constants.get(name)?.slice();
+    return ArrayBuffer.isView(data) ? Array.from<number | bigint>(data as never) : undefined;
   }
 }

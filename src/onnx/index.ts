@@ -16,6 +16,7 @@ export * from "./model.js";
 export * from "./partition.js";
 export * from "./read.js";
 export * from "./revision.js";
+export * from "./rowwise.js";
 export * from "./runner.js";
 export * from "./samples.js";
 export * from "./segment-model.js";

@@ -40,13 +40,23 @@ const UNKNOWN = /\?\d+/;
  * @throws PolyheadError MODEL_MALFORMED when the graph is none, or a weight has no dtype or shape
  */
 export function inferTypes(model: Model): Map<string, ValueType> {
+  return inferValues(model).types;
+}
+
+/** What {@link inferTypes} gives, and the elements of small values that are the same whatever the inputs are. */
+export function inferValues(model: Model): {
+  types: Map<string, ValueType>;
+  constants: ReadonlyMap<string, readonly number[]>;
+} {
   const known = new Map<string, Known>();
   new Inference(model).graph(new GraphIndex(model.graph), known, []);
   const types = new Map<string, ValueType>();
-  for (const [name, { dtype, shape }] of known) {
+  const constants = new Map<string, readonly number[]>();
+  for (const [name, { dtype, shape, items }] of known) {
     if (dtype) types.set(name, { dtype, shape: shape?.map(shown) });
+    if (items?.every((item) => typeof item === "number")) constants.set(name, items);
   }
-  return types;
+  return { types, constants };
 }
 
 function shown(size: Dimension): Dimension {
