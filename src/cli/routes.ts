@@ -1,6 +1,7 @@
 /**
- * Model files as routes of an engine, named by their files: backbones first, so that the heads beside them find
- * what they read. Where heads are there, they answer; a backbone alone answers with its taps.
+ * Model files as routes of an engine, named by their files: backbones first and adapters next, so that the heads
+ * beside them find what they read. Where heads are there, they answer; a backbone or adapter without heads answers
+ * with its taps.
  */
 import { basename } from "node:path";
 import { PolyheadError } from "../base/errors.js";
@@ -61,17 +62,20 @@ export async function openRoutes(
     loaded.filter(({ metadata }) => metadata.role !== "backbone"),
   );
   const backbones = loaded.filter(({ metadata }) => metadata.role === "backbone");
-  const others = loaded.filter(({ metadata }) => metadata.role !== "backbone");
+  const adapters = loaded.filter(({ metadata }) => metadata.role === "adapter");
+  const heads = loaded.filter((each) => !backbones.includes(each) && !adapters.includes(each));
+  const answering = [heads, adapters, backbones].find((some) => some.length > 0) ?? [];
   const engine = await openEngine({ cacheBytes: 0 });
   try {
     for (const { name, model } of backbones) await engine.add(name, model);
-    for (const { name, model } of others) await engine.add(name, model, bindingOf(model, bind));
+    for (const { name, model } of [...adapters, ...heads])
+      await engine.add(name, model, bindingOf(model, bind));
     const inputsOf = new Map(
       engine.models.flatMap(({ routes, inputs }) => routes.map((route) => [route, inputs] as const)),
     );
     return {
       engine,
-      routes: (others.length > 0 ? others : backbones).map(({ name, metadata }) => ({
+      routes: answering.map(({ name, metadata }) => ({
         name,
         metadata,
         inputs: inputsOf.get(name) ?? [],

@@ -46,6 +46,8 @@ export interface RunOptions {
 export interface RouteAnswer {
   /** The revision that made it. */
   readonly revision: string;
+  /** The revisions of the backbones and adapters that it read, each after what it reads itself. */
+  readonly through: readonly string[];
   readonly outputs: Readonly<Record<string, Tensor>>;
 }
 
@@ -415,13 +417,17 @@ export class Engine {
 /** Earlier revisions that a route remembers. */
 const HISTORY = 32;
 
-function answerOf({ revision, outputs }: Member, values: ReadonlyMap<Identity, Tensor>): RouteAnswer {
+function answerOf(
+  { revision, outputs, providers }: Member,
+  values: ReadonlyMap<Identity, Tensor>,
+): RouteAnswer {
   const made = [...outputs].map(([name, identity]) => {
     const value = values.get(identity);
     if (!value) throw new PolyheadError("INTERNAL", `Nothing made the output ${JSON.stringify(name)}.`, {});
     return [name, value] as const;
   });
-  return { revision, outputs: Object.fromEntries(made) };
+  const through = providers.map((each) => each.revision);
+  return { revision, through, outputs: Object.fromEntries(made) };
 }
 
 function notLoaded(revision: string): PolyheadError {

@@ -1,12 +1,13 @@
 /**
  * A loaded model: the graph in canonical form, what it reads, what it answers, and whether it takes batches. A
- * head is bound here, once, to the values that it reads; afterwards it is a model like any other.
+ * head is bound here, once, to the values that it reads, or to those of an adapter that stand in for them; afterwards
+ * it is a model like any other.
  */
 import { PolyheadError } from "../base/errors.js";
 import { type CanonicalNode, canonicalGraph } from "../onnx/canonical.js";
 import { GraphIndex } from "../onnx/graph.js";
 import { type Identity, identify } from "../onnx/identity.js";
-import { type Metadata, readMetadata } from "../onnx/metadata.js";
+import { type Metadata, readMetadata, type Tap } from "../onnx/metadata.js";
 import { declaredType, type Model, type ValueInfo, type ValueType } from "../onnx/model.js";
 import { neededNodes } from "../onnx/partition.js";
 import type { SegmentSource } from "../onnx/segment-model.js";
@@ -102,9 +103,34 @@ function bindInputs(
       const tap = taps[place];
       const member = tap && loaded.find((each) => makes(each, tap.identity));
       if (tap && member) return [info.name, { identity: tap.identity, member }] as const;
+      const adapted = tap && throughAdapter(info, tap, loaded);
+      if (adapted) return [info.name, adapted] as const;
       throw mismatch(info, tap, loaded);
     }),
   );
+}
+
+/**
+ * The value of the adapter that says it stands in for a tap which nothing loaded makes.
+ * @throws PolyheadError HEAD_MISMATCH when several do, because their values differ
+ */
+function throughAdapter(info: ValueInfo, tap: Tap, loaded: readonly Member[]): Source | undefined {
+  const found = loaded.flatMap((member) => {
+    const place = (member.metadata.produces ?? []).findIndex(({ identity }) => identity === tap.identity);
+    const [name, identity] = [...member.outputs][place] ?? [];
+    return name !== undefined && identity !== undefined ? [{ name, identity, member }] : [];
+  });
+  const [source, ...others] = found;
+  if (source && others.length > 0) {
+    const revisions = found.map(({ member }) => member.revision);
+    throw new PolyheadError(
+      "HEAD_MISMATCH",
+      `${found.length} adapters stand in for ${JSON.stringify(tap.name)}, which the head's input ${JSON.stringify(info.name)} reads: ${revisions.join(", ")}. Unload all but one, or bind the input to an adapter's output by name.`,
+      { input: info.name, tap, revisions },
+    );
+  }
+  if (source) requireSameType(info, tap.name, source.member.types.get(source.identity));
+  return source;
 }
 
 function makes({ graph, types }: Member, identity: Identity): boolean {
@@ -112,18 +138,20 @@ function makes({ graph, types }: Member, identity: Identity): boolean {
 }
 
 function tapByName(info: ValueInfo, wanted: string, loaded: readonly Member[]): Source {
-  const backbones = loaded.filter(({ metadata }) => metadata.role === "backbone");
-  for (const member of backbones) {
+  const makers = ["backbone", "adapter"].flatMap((role) =>
+    loaded.filter(({ metadata }) => metadata.role === role),
+  );
+  for (const member of makers) {
     const identity = member.outputs.get(wanted);
     if (identity !== undefined) {
       requireSameType(info, wanted, member.types.get(identity));
       return { identity, member };
     }
   }
-  const known = backbones.flatMap(({ outputs }) => [...outputs.keys()]);
+  const known = makers.flatMap(({ outputs }) => [...outputs.keys()]);
   throw new PolyheadError(
     "NOT_FOUND",
-    `No loaded backbone has a tap ${JSON.stringify(wanted)}; expected one of ${known.join(", ") || "none"}.`,
+    `No loaded backbone or adapter has a tap ${JSON.stringify(wanted)}; expected one of ${known.join(", ") || "none"}.`,
     { tap: wanted, expected: known },
   );
 }

@@ -136,6 +136,63 @@ describe.skipIf(!hasFixtures)("an engine over the fixture family", () => {
     }
   });
 
+  describe("with an adapter", () => {
+    /** From one split's tap to the other's: a scaled copy. */
+    function adapterBetween(from: Model, to: Model, scale: number): Model {
+      const [taps, produces] = [from, to].map((each) => readMetadata(each).taps ?? []);
+      const shape = ["batch", taps?.[0]?.shape[1] ?? 0, 1, 1];
+      const main = graph("adapter", {
+        nodes: [node("Mul", ["in", "scale"], ["out"])],
+        inputs: [valueInfo("in", "float32", shape)],
+        outputs: [valueInfo("out", "float32", shape)],
+        weights: [weight("scale", float32([], [scale]))],
+      });
+      return withMetadata(model(main), { role: "adapter", taps, produces });
+    }
+
+    it("binds a head to the adapter that stands in for its tap, and names it in the answer", async () => {
+      engine = await openEngine();
+      const { backbone } = await split();
+      const other = await splitModel(monolith("stranger"), { at: [CUT] });
+      const stranger = other.heads[0]?.model ?? backbone;
+      const first = await engine.add("backbone", backbone);
+      const second = await engine.add("adapter", adapterBetween(backbone, other.backbone, 0.5));
+      await engine.add("stranger", stranger);
+      const answer = await engine.run(["backbone", "adapter", "stranger"], input);
+      const { adapter, stranger: through } = answer.routes;
+      expect([adapter.through, through.through]).toEqual([[first], [first, second]]);
+      const halves = elements(answer.routes.backbone.outputs[CUT]).map((value) => value * 0.5);
+      expect(elements(adapter.outputs.out)).toEqual(halves);
+
+      // The head alone, on what the adapter gave.
+      const alone = await openEngine();
+      await alone.add("head", withMetadata(stranger, { role: undefined, taps: undefined }));
+      const expected = await alone.run(["head"], adapter.outputs.out ?? input);
+      await alone.close();
+      expect(largestDifference(through.outputs.logits, expected.routes.head.outputs.logits)).toBeLessThan(
+        1e-5,
+      );
+    });
+
+    it("takes the real tap where it is made, and refuses two adapters unless bound by name", async () => {
+      engine = await openEngine();
+      const { backbone } = await split();
+      const other = await splitModel(monolith("stranger"), { at: [CUT] });
+      const stranger = other.heads[0]?.model ?? backbone;
+      await engine.add("backbone", backbone);
+      await engine.add("half", adapterBetween(backbone, other.backbone, 0.5));
+      await engine.add("third", adapterBetween(backbone, other.backbone, 1 / 3));
+      await expect(engine.add("stranger", stranger)).rejects.toMatchObject({ code: "HEAD_MISMATCH" });
+      const name = stranger.graph.input[0]?.name ?? "";
+      await engine.add("bound", stranger, { bind: { [name]: "out" } });
+      const real = await engine.add("real", other.backbone);
+      await engine.add("stranger", withMetadata(stranger, { task: "unbound" }));
+      const { routes } = await engine.run(["stranger"], input);
+      expect(routes.stranger.through).toEqual([real]);
+      expect(largestDifference(routes.stranger.outputs.logits, goldens.get("stranger"))).toBeLessThan(1e-4);
+    });
+  });
+
   it("refuses a head made for another backbone by name, with both identities", async () => {
     engine = await openEngine();
     const { backbone } = await split();
