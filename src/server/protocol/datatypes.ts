@@ -4,9 +4,9 @@
  * to its clients.
  */
 import { PolyheadError } from "../../base/errors.js";
-import type { DType } from "../../tensor/dtype.js";
-import { DTYPES } from "../../tensor/dtype.js";
+import { DTYPES, type DType } from "../../tensor/dtype.js";
 import type { SymbolicShape } from "../../tensor/shape.js";
+import { shown } from "./shown.js";
 
 const DTYPE_OF_DATATYPE = {
   BOOL: "bool",
@@ -49,7 +49,7 @@ export function dtypeOf(datatype: unknown, what: string): DType {
   if (typeof datatype !== "string" || !isDatatype(datatype)) {
     throw new PolyheadError(
       "INVALID_ARGUMENT",
-      `${what} has the datatype ${JSON.stringify(datatype)?.slice(0, 100)}; expected one of ${DATATYPES.join(", ")}.`,
+      `${what} has the datatype ${shown(datatype)}; expected one of ${DATATYPES.join(", ")}.`,
       { expected: DATATYPES },
     );
   }

@@ -8,6 +8,7 @@ import { byteLength, type DType } from "../../tensor/dtype.js";
 import { elementCount, formatShape, type Shape } from "../../tensor/shape.js";
 import { bytesOf, fromBytes, type Tensor } from "../../tensor/tensor.js";
 import { type Limits, limitExceeded } from "./limits.js";
+import { shown } from "./shown.js";
 
 const LENGTH_BYTES = 4;
 
@@ -33,7 +34,7 @@ export function checkShape(shape: unknown, what: string, limits: Limits): Shape 
     if (typeof size !== "number" || !Number.isInteger(size) || size < 0) {
       throw new PolyheadError(
         "INVALID_ARGUMENT",
-        `${what} has ${String(JSON.stringify(size)).slice(0, 50)} as dimension ${axis} of its shape; expected a whole number from 0 on.`,
+        `${what} has ${shown(size)} as dimension ${axis} of its shape; expected a whole number from 0 on.`,
         { axis },
       );
     }
