@@ -135,7 +135,7 @@ export async function writeFileAtomic(
         : content;
   const temporary = `${path}.${randomUUID()}.part`;
   try {
-    await mkdir(dirname(path), { recursive: true });
+    await makeFolder(dirname(path));
     const file = await open(temporary, "wx");
     let written = 0;
     try {
@@ -151,7 +151,7 @@ export async function writeFileAtomic(
     await rename(temporary, path);
     return written;
   } catch (thrown) {
-    await rm(temporary, { force: true });
+    await rm(temporary, { force: true }).catch(() => {});
     const cause = asError(thrown);
     throw new PolyheadError(
       "FILE_NOT_WRITTEN",
@@ -160,6 +160,23 @@ export async function writeFileAtomic(
       { cause },
     );
   }
+}
+
+/** Not with `recursive`: Node then never returns where folders cannot be made at all, below `/proc` say. */
+async function makeFolder(path: string): Promise<void> {
+  const make = () =>
+    mkdir(path).catch((thrown) => {
+      if (codeOf(thrown) !== "EEXIST") throw thrown;
+    });
+  await make().catch(async (thrown) => {
+    if (codeOf(thrown) !== "ENOENT" || dirname(path) === path) throw thrown;
+    await makeFolder(dirname(path));
+    await make();
+  });
+}
+
+function codeOf(thrown: unknown): unknown {
+  return thrown instanceof Error && "code" in thrown ? thrown.code : undefined;
 }
 
 /** Whether a file can be read. */

@@ -155,6 +155,23 @@ describe("polyhead run on arrays", () => {
     expect((await polyhead(...files, "--bind", "f=nowhere")).status).toBe(66);
   });
 
+  it("fails where it cannot write, and leaves nothing", async () => {
+    await writeFile(at("plain"), "a file");
+    const inFile = at("plain", "out.npz");
+    for (const out of [inFile, folder, ...(process.platform === "linux" ? ["/proc/no/out.npz"] : [])]) {
+      const given = ["run", at("double.onnx"), "--npz", at("rows.npz"), "--out", out, "--json"];
+      const run = await polyhead(...given);
+      expect({ out, status: run.status }).toEqual({ out, status: 73 });
+      expect(JSON.parse(run.stdout).error).toMatchObject({
+        code: "FILE_NOT_WRITTEN",
+        details: { path: out },
+      });
+    }
+    const made = await polyhead("split", at("excite.onnx"), "-o", inFile);
+    expect(made.status).toBe(73);
+    expect((await readdir(folder)).filter((name) => name.endsWith(".part"))).toEqual([]);
+  });
+
   it("refuses what does not fit, and writes nothing", async () => {
     await writeFile(at("wide.npz"), writeNpz({ x: float32([1, 4], [1, 2, 3, 4]) }));
     await writeFile(at("names.npz"), writeNpz({ a: float32([1], [1]), b: float32([1], [1]) }));
