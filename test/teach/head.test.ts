@@ -118,6 +118,7 @@ describe("a taught head in ONNX Runtime", () => {
       role: "head",
       taps: [tap],
       task: "classification",
+      activation: "softmax",
       labels,
       preprocessing,
     });
