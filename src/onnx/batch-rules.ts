@@ -303,11 +303,29 @@ const matMul: Rule = (view) => {
   return isStack && (ofLeft !== undefined || ofRight !== undefined) ? broadcast(view) : undefined;
 };
 
+/** Rows that lie in the columns, as in attention over [length, batch, width], are put below each other and back. */
 const gemm: Rule = (view) => {
-  const rowAxis = intAttribute(view.node, "transA", 0) === 0 ? 0 : 1;
-  const bias = view.shape(2);
-  const isFree = !view.node.input[2] || isOneFromRight(bias, 2);
-  return isFree && onlyFirst(view) === rowAxis ? { axis: 0 } : undefined;
+  const [axis, shape] = [onlyFirst(view), view.shape(0)];
+  const isFree = !view.node.input[2] || isOneFromRight(view.shape(2), 2);
+  if (!isFree || !shape || axis === undefined) return undefined;
+  const isTurned = intAttribute(view.node, "transA", 0) !== 0;
+  if (axis === (isTurned ? 1 : 0)) return { axis: 0 };
+  if (isTurned) return undefined;
+  const name = view.node.output[0] ?? "";
+  const [length = 0, width = 0] = shape;
+  const [apart, back] = [constant(`${name}#apart`, [-1, width]), constant(`${name}#back`, [length, -1])];
+  return {
+    axis: 1,
+    weights: [apart, back],
+    nodes: [
+      node("Reshape", [view.node.input[0] ?? "", apart.name], [`${name}#rows`]),
+      copyOf(view.node, {
+        input: view.node.input.with(0, `${name}#rows`),
+        output: [`${name}#product`],
+      }),
+      node("Reshape", [`${name}#product`, back.name], [name]),
+    ],
+  };
 };
 
 const quantize: Rule = (view) => {

@@ -6,7 +6,6 @@
  */
 import { isConcrete, type Shape } from "../tensor/shape.js";
 import { axesOf, type BatchView, type Carried, carryBatch } from "./batch-rules.js";
-import { constantOf } from "./constant.js";
 import { withGraph } from "./extract.js";
 import { GraphIndex, reads } from "./graph.js";
 import {
@@ -23,8 +22,12 @@ import {
   valueInfo,
   type Weight,
 } from "./model.js";
-import { weightTensor } from "./weight.js";
+import { SMALL_VALUES } from "./shape-rules/small-values.js";
+import { type Item, type Known, NodeView, type Scope } from "./shape-rules/view.js";
+import { inferValues } from "./shapes.js";
 
+/** What rules for numbers do not ask for. */
+const NO_SCOPE: Scope = { unknown: () => "?", outputsOf: () => [] };
 /** Name of the dimension that becomes open. */
 export const BATCH = "batch";
 
@@ -144,10 +147,14 @@ class Follower {
   readonly #opset: number;
   readonly #hints: BatchHints;
   readonly #outputs: ReadonlySet<string>;
+  /** Elements of small constants, and of what is computed from sizes at one row. */
+  readonly #numbers: ReadonlyMap<string, readonly number[]>;
   /** Values at one row, with the node to blame. */
   readonly #fixed = new Map<string, Node>();
   /** Numbers about shapes, which change with the batch, with the node that first asked for one. */
   readonly #shapes = new Map<string, Node>();
+  /** Elements of numbers about shapes, the batch by its name: those that are all numbers never change. */
+  readonly #items = new Map<string, readonly Item[]>();
 
   constructor(
     model: Model,
@@ -161,6 +168,7 @@ class Follower {
     this.#opset = opsetVersion(model) ?? 0;
     this.#hints = hints;
     this.#outputs = new Set(index.outputNames);
+    this.#numbers = inferValues(model).constants;
     for (const { name } of opened) this.axes.set(name, 0);
     for (const each of index.order) this.#follow(each);
   }
@@ -200,13 +208,35 @@ class Follower {
     this.weights.push(...(carried?.weights ?? []));
     if (carried) for (const name of outputs) this.axes.set(name, carried.axis);
     else if (blamed) for (const name of outputs) this.#fixed.set(name, blamed);
-    else if (asksShape && hasBatch) for (const name of outputs) this.#shapes.set(name, each);
+    else if (asksShape && hasBatch) this.#measure(each, each);
     else if (asksShape)
       return; // how many numbers a shape has is the same for all rows
     else if (spread !== undefined) for (const name of outputs) this.axes.set(name, spread);
-    else if (isPlain && !hasBatch && ofShapes.length > 0 && SHAPE_ARITHMETIC.has(each.opType))
-      for (const name of outputs) this.#shapes.set(name, this.#shapes.get(ofShapes[0] ?? "") ?? each);
+    else if (isPlain && !hasBatch && this.#measure(each, this.#shapes.get(ofShapes[0] ?? ""))) return;
     else if (hasBatch || ofShapes.length > 0) for (const name of outputs) this.#fixed.set(name, each);
+  }
+
+  /** Follows numbers about shapes; false when the node makes something else of them. */
+  #measure(each: Node, cause: Node | undefined): boolean {
+    const inputs = each.input.map((name): Known => {
+      const axis = this.axes.get(name);
+      const { dtype, shape } = this.#types.get(name) ?? {};
+      return {
+        dtype,
+        shape: axis === undefined ? shape : shape?.with(axis, batchName(shape[axis])),
+        items: this.#items.get(name) ?? this.#constantOf(name),
+      };
+    });
+    const rule = Object.hasOwn(SMALL_VALUES, each.opType) ? SMALL_VALUES[each.opType] : undefined;
+    const made = rule?.(new NodeView(each, this.#opset, inputs, NO_SCOPE)) ?? [];
+    const isSettled = each.output.every((_, place) => made[place]?.every((item) => typeof item === "number"));
+    if (cause && !isSettled && each !== cause && !SHAPE_ARITHMETIC.has(each.opType)) return false;
+    each.output.forEach((name, place) => {
+      const items = made[place];
+      if (cause && items) this.#items.set(name, items);
+      if (cause && !isSettled) this.#shapes.set(name, cause);
+    });
+    return cause !== undefined;
   }
 
   #carry(each: Node, ofShapes: readonly string[]) {
@@ -234,7 +264,7 @@ class Follower {
       shape: (input) => this.#shapeOf(of.input[input] ?? ""),
       made: (output) => this.#shapeOf(of.output[output] ?? ""),
       axis: (input) => this.axes.get(of.input[input] ?? ""),
-      constant: (input) => this.#constantOf(of.input[input] ?? "")?.map(Number),
+      constant: (input) => this.#constantOf(of.input[input] ?? ""),
       isRead: (output) => {
         const name = of.output[output] ?? "";
         return this.#outputs.has(name) || this.#index.consumers.has(name);
@@ -247,12 +277,9 @@ class Follower {
     return shape && isConcrete(shape) ? shape : undefined;
   }
 
-  #constantOf(name: string): (number | bigint)[] | undefined {
-    const producer = this.#index.producers.get(name);
-    const isConstant = producer?.opType === "Constant" && canonicalDomain(producer.domain) === "";
-    const found = this.#index.weights.get(name) ?? (isConstant ? constantOf(producer) : undefined);
-    const data = found ? weightTensor(found).data : undefined;
-    if (!data) return this.#hints.constants.get(name)?.slice();
-    return ArrayBuffer.isView(data) ? Array.from<number | bigint>(data as never) : undefined;
+  /** Elements of a value that is the same for any number of rows. */
+  #constantOf(name: string): readonly number[] | undefined {
+    const changes = this.axes.has(name) || this.#fixed.has(name) || this.#shapes.has(name);
+    return this.#hints.constants.get(name) ?? (changes ? undefined : this.#numbers.get(name));
   }
 }

@@ -15,18 +15,10 @@ import { elementCount, type SymbolicShape } from "../../src/tensor/shape.js";
 import { float32, int64, type Tensor } from "../../src/tensor/tensor.js";
 import { fixturesDir, hasFixtures } from "../fixtures.js";
 import { humanFolder } from "../formats/tfjs-oracle.js";
-import { observe, sampleInputs } from "./observe.js";
+import { at, expectObserved, observe, sampleInputs } from "./observe.js";
 import { useRuntime } from "./runtime.js";
 
 const openModel = useRuntime();
-
-/** The shape with numbers for its names; `?` stays. */
-function at(shape: SymbolicShape, sizes: Readonly<Record<string, number>>): (number | string)[] {
-  return shape.map((size) => {
-    if (typeof size === "number" || size === "?") return size;
-    return size.split("*").reduce((total, factor) => total * (sizes[factor] ?? Number(factor)), 1);
-  });
-}
 
 describe.skipIf(!hasFixtures)("inferTypes of published models (fixtures)", () => {
   const files = hasFixtures
@@ -39,7 +31,7 @@ describe.skipIf(!hasFixtures)("inferTypes of published models (fixtures)", () =>
 
   it.each(files)("%s: every value is what the runtime makes of it, at any batch", async (file) => {
     const read = await loadModel(join(fixturesDir, file));
-    for (const batch of [1, 3]) await expectObserved(read, batch);
+    for (const batch of [1, 3]) await expectObserved(openModel, read, batch);
   });
 });
 
@@ -48,20 +40,9 @@ const HUMAN =
 
 describe("inferTypes of imported models", () => {
   it.each(HUMAN.split(" "))("%s: every value is what the runtime makes of it", async (name) => {
-    await expectObserved((await importTfjsGraph(humanFolder(name), `${name}.json`)).model, 2);
+    await expectObserved(openModel, (await importTfjsGraph(humanFolder(name), `${name}.json`)).model, 2);
   });
 });
-
-/** Every value of the model has the dtype and shape that the runtime finds, named dimensions being `batch`. */
-async function expectObserved(whole: Model, batch: number): Promise<void> {
-  const types = inferTypes(whole);
-  const values = await observe(openModel, whole, sampleInputs(whole, batch));
-  const inferred = [...values.keys()].map((name) => {
-    const type = types.get(name);
-    return [name, type?.dtype, type?.shape && at(type.shape, { N: batch, batch })];
-  });
-  expect(inferred).toEqual([...values].map(([name, { dtype, shape }]) => [name, dtype, [...shape]]));
-}
 
 interface Case {
   readonly title: string;
