@@ -18,6 +18,7 @@ const LAYERS = {
   engine: ["base", "tensor", "onnx", "runtime"],
   vision: ["base", "tensor", "onnx"],
   teach: ["base", "tensor", "onnx", "files", "runtime", "engine", "vision"],
+  store: ["base", "tensor", "onnx", "files"],
   server: ["base", "tensor", "onnx", "files", "runtime", "engine", "vision", "store"],
   cli: [
     "base",
@@ -29,6 +30,7 @@ const LAYERS = {
     "engine",
     "vision",
     "teach",
+    "store",
     "server",
     "index.ts",
   ],

@@ -87,6 +87,30 @@ export const ERROR_CATALOGUE = {
     meaning: "no route, head, backbone or value has this name",
   },
   ALREADY_EXISTS: { http: 409, grpc: "ALREADY_EXISTS", exit: 65, meaning: "the name is taken" },
+  IN_USE: {
+    http: 409,
+    grpc: "FAILED_PRECONDITION",
+    exit: 65,
+    meaning: "a model cannot be removed because a route or its history needs it",
+  },
+  STORE_REFUSED: {
+    http: 500,
+    grpc: "FAILED_PRECONDITION",
+    exit: 65,
+    meaning: "a folder is not a store, or cannot be used as one",
+  },
+  STORE_DAMAGED: {
+    http: 500,
+    grpc: "DATA_LOSS",
+    exit: 65,
+    meaning: "a file of the store is missing or is not what it should be",
+  },
+  STORE_LOCKED: {
+    http: 503,
+    grpc: "UNAVAILABLE",
+    exit: 75,
+    meaning: "another process changes the store and has not finished in time",
+  },
   INPUT_MISMATCH: {
     http: 400,
     grpc: "INVALID_ARGUMENT",

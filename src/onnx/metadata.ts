@@ -105,7 +105,8 @@ function parse(key: string, text: string): unknown {
   }
 }
 
-function isTap(value: unknown): value is Tap {
+/** Whether a value out of JSON is a tap. */
+export function isTap(value: unknown): value is Tap {
   if (typeof value !== "object" || value === null) return false;
   const { name, dtype, shape, identity } = value as Partial<Record<keyof Tap, unknown>>;
   return (

@@ -112,8 +112,9 @@ function externalWeight(weight: Weight, location: string, offset: number): Uint8
   return [fieldHead(FIELD.graphInitializer, [bytes]), bytes];
 }
 
+/** The weight but for its bytes and what a file says of their place, so that both ways to write it say the same. */
 function withoutData(weight: Weight): Weight {
-  const { rawData: _, ...rest } = weight;
+  const { rawData: _, dataLocation: _location, externalData: _external, ...rest } = weight;
   return Object.assign(create(TensorProtoSchema), rest);
 }
 

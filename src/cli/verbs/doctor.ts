@@ -1,15 +1,16 @@
-/** `polyhead doctor`: what is wrong with this machine, and how to mend it. */
+/** `polyhead doctor`: what is wrong with this machine, or with a store, and how to mend it. */
 import { rm } from "node:fs/promises";
 import { availableParallelism, freemem, totalmem } from "node:os";
 import { join } from "node:path";
 import type { Command } from "commander";
 import sharp from "sharp";
-import { asError } from "../../base/errors.js";
+import { asError, PolyheadError } from "../../base/errors.js";
 import { writeFileAtomic } from "../../files/disk.js";
 import { graph, model, node, valueInfo } from "../../onnx/model.js";
 import { OrtWorker } from "../../runtime/node/ort-worker.js";
 import { openModelOn } from "../../runtime/open-model.js";
 import { Runtime } from "../../runtime/runtime.js";
+import { Store } from "../../store/index.js";
 import { float32 } from "../../tensor/tensor.js";
 import { decodeImage } from "../../vision/image.js";
 import { type Outcome, performs } from "../outcome.js";
@@ -31,11 +32,25 @@ export function addDoctor(program: Command): void {
   const command = program
     .command("doctor")
     .description("say what is wrong with this machine, and how to mend it")
-    .option("--cache <folder>", "folder that must be writable", join(".cache", "polyhead"));
+    .option("--cache <folder>", "folder that must be writable", join(".cache", "polyhead"))
+    .option("--store <folder>", "look a store through: every file, model and route")
+    .option("--gc", "free what nothing in a sound store needs");
   performs(command, perform);
 }
 
-async function perform({ cache }: { readonly cache: string }): Promise<Outcome> {
+interface Options {
+  readonly cache: string;
+  readonly store?: string;
+  readonly gc?: boolean;
+}
+
+async function perform({ cache, store, gc = false }: Options): Promise<Outcome> {
+  if (gc && store === undefined) {
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      "--gc needs to know which store to clean: give --store FOLDER.",
+    );
+  }
   const findings = [
     checkNode(),
     await attempt("ONNX Runtime", "reinstall onnxruntime-node for this platform", checkRuntime),
@@ -43,6 +58,7 @@ async function perform({ cache }: { readonly cache: string }): Promise<Outcome> 
     await attempt("cache folder", `make ${cache} writable`, () => checkFolder(cache)),
     checkMemory(),
     checkAllocator(),
+    ...(store === undefined ? [] : await checkStore(store, gc)),
   ];
   if (findings.some(({ state }) => state === "failure")) process.exitCode = 1;
   return {
@@ -94,6 +110,33 @@ async function checkFolder(folder: string): Promise<string> {
   await writeFileAtomic(probe, "");
   await rm(probe);
   return `${folder} is writable`;
+}
+
+/** One finding for all that is well, or one for each thing that is not; a damaged store is not cleaned. */
+async function checkStore(folder: string, gc: boolean): Promise<Finding[]> {
+  const check = "store";
+  try {
+    const { findings, models, blobs, bytes, garbage } = await (
+      await Store.open(folder, { readOnly: true })
+    ).verify();
+    if (findings.length > 0)
+      return findings.map(({ message }) => ({ check, state: "failure", found: message }));
+    const found = `${models} models, ${blobs} files of ${mebibytes(bytes)} in all, ${mebibytes(garbage)} that nothing needs`;
+    const sound: Finding = { check, state: "ok", found };
+    if (!gc) return [sound];
+    const freed = await (await Store.open(folder)).gc();
+    const count = freed.blobs + freed.unfinished;
+    return [
+      sound,
+      { check: "garbage", state: "ok", found: `${count} files of ${mebibytes(freed.bytes)} removed` },
+    ];
+  } catch (thrown) {
+    return [{ check, state: "failure", found: asError(thrown).message }];
+  }
+}
+
+function mebibytes(bytes: number): string {
+  return `${(bytes / 2 ** 20).toFixed(1)} MiB`;
 }
 
 function checkMemory(): Finding {

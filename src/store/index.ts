@@ -1,0 +1,16 @@
+/** Models, routes and their history on disk, content-addressed. */
+export type { Collected } from "./collect.js";
+export { revisionOf, type StoredModel } from "./model-artifact.js";
+export {
+  type Author,
+  type Change,
+  HISTORY_LIMIT,
+  type Limits,
+  type Route,
+  type RouteChange,
+  type RoutesDocument,
+  routeTo,
+  type Target,
+} from "./routes.js";
+export * from "./store.js";
+export type { Finding, Verification } from "./verify.js";

@@ -1,0 +1,162 @@
+/**
+ * The folder of a store: an OCI image layout, and `.polyhead` beside it for the lock and for unfinished files. All
+ * that is true of a store follows from one file, `index.json`; whoever replaces it has changed the store, at once and
+ * as a whole.
+ */
+import { mkdir, readdir, realpath } from "node:fs/promises";
+import { dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
+import { asError, PolyheadError } from "../base/errors.js";
+import { BlobStore } from "./blobs.js";
+import { digestOf } from "./digest.js";
+import { damaged, flushFolder, readRegular, writeDurable } from "./durable.js";
+import { jsonBytes, parseObject } from "./json.js";
+import { Lock } from "./lock.js";
+import { EMPTY_INDEX, type ImageIndex, INDEX_LIMIT, indexBytes, parseIndex } from "./oci.js";
+
+const OWN = ".polyhead";
+const LAYOUT_FILE = "oci-layout";
+const INDEX_FILE = "index.json";
+const LAYOUT_VERSION = "1.0.0";
+const LAYOUT_LIMIT = 4096;
+
+/** The index at one time. */
+export interface Snapshot {
+  /** Digest of `index.json`: equal versions are equal stores. */
+  readonly version: string;
+  readonly index: ImageIndex;
+}
+
+/** A folder that is a store. */
+export class Layout {
+  readonly directory: string;
+  readonly temporaries: string;
+  readonly blobs: BlobStore;
+  readonly lock: Lock;
+
+  private constructor(directory: string, lockWait: number) {
+    this.directory = directory;
+    this.temporaries = join(directory, OWN, "unfinished");
+    this.blobs = new BlobStore(join(directory, "blobs", "sha256"), this.temporaries);
+    this.lock = new Lock(join(directory, OWN, "claims"), this.temporaries, lockWait);
+  }
+
+  /**
+   * Opens a folder as a store.
+   * @param create makes a store of an empty or missing folder
+   * @throws PolyheadError STORE_REFUSED, STORE_DAMAGED, STORE_LOCKED, FILE_NOT_FOUND, FILE_NOT_WRITTEN
+   */
+  static async open(directory: string, create: boolean, lockWait: number): Promise<Layout> {
+    const layout = new Layout(resolve(directory), lockWait);
+    const names = await namesIn(layout.directory);
+    if (names) await layout.#refuseLinks();
+    if (!names?.includes(LAYOUT_FILE)) {
+      if (names && names.length > 0 && !isUnfinished(names)) throw notStore(directory, names);
+      if (!create) throw noStore(directory);
+      await layout.#create();
+    }
+    await layout.#refuseOtherVersions();
+    return layout;
+  }
+
+  /** Where `index.json` lies. */
+  get indexPath(): string {
+    return join(this.directory, INDEX_FILE);
+  }
+
+  /** @throws PolyheadError STORE_DAMAGED, LIMIT_EXCEEDED */
+  async read(): Promise<Snapshot> {
+    const bytes = await readRegular(this.indexPath, INDEX_LIMIT);
+    if (!bytes) throw damaged("The store has no index.json. Restore it from a copy.", { file: INDEX_FILE });
+    return { version: digestOf([bytes]), index: parseIndex(bytes, "The store's index.json") };
+  }
+
+  /** Replaces the index; to be called with the lock held. @throws PolyheadError FILE_NOT_WRITTEN, LIMIT_EXCEEDED */
+  async write(index: ImageIndex): Promise<void> {
+    await writeDurable(this.indexPath, [indexBytes(index)], this.temporaries);
+  }
+
+  /** The own folder comes first and the layout file last, so that a beginning is known for what it is. */
+  async #create(): Promise<void> {
+    try {
+      await mkdir(join(this.directory, OWN), { recursive: true });
+    } catch (thrown) {
+      const cause = asError(thrown);
+      const message = `The store's folder cannot be made: ${cause.message}`;
+      throw new PolyheadError("FILE_NOT_WRITTEN", message, { path: this.directory }, { cause });
+    }
+    await this.lock.run(async () => {
+      await mkdir(join(this.directory, "blobs", "sha256"), { recursive: true });
+      await flushFolder(join(this.directory, "blobs"));
+      if (!(await readRegular(this.indexPath, INDEX_LIMIT))) await this.write(EMPTY_INDEX);
+      const layout = jsonBytes({ imageLayoutVersion: LAYOUT_VERSION });
+      await writeDurable(join(this.directory, LAYOUT_FILE), [layout], this.temporaries);
+      await flushFolder(dirname(this.directory));
+    });
+  }
+
+  /** Folders of the store may not be links that lead out of it. Files are held to that when they are opened. */
+  async #refuseLinks(): Promise<void> {
+    const root = await realpath(this.directory);
+    for (const name of [
+      "blobs",
+      join("blobs", "sha256"),
+      OWN,
+      join(OWN, "claims"),
+      join(OWN, "unfinished"),
+    ]) {
+      const real = await realpath(join(root, name)).catch(() => undefined);
+      if (real === undefined) continue;
+      const inside = relative(root, real);
+      if (inside !== ".." && !inside.startsWith(`..${sep}`) && !isAbsolute(inside)) continue;
+      throw new PolyheadError("PATH_REFUSED", `The store's folder ${name} is a link that leads out of it.`, {
+        path: name,
+      });
+    }
+  }
+
+  async #refuseOtherVersions(): Promise<void> {
+    const bytes = await readRegular(join(this.directory, LAYOUT_FILE), LAYOUT_LIMIT);
+    const { imageLayoutVersion } = bytes ? parseObject(bytes, "The file oci-layout") : {};
+    if (imageLayoutVersion === LAYOUT_VERSION) return;
+    throw new PolyheadError(
+      "STORE_REFUSED",
+      `The folder is an OCI image layout of version ${JSON.stringify(imageLayoutVersion)}; expected ${LAYOUT_VERSION}.`,
+      { got: imageLayoutVersion, expected: LAYOUT_VERSION },
+    );
+  }
+}
+
+/** The names in a folder; undefined when there is none. */
+async function namesIn(directory: string): Promise<string[] | undefined> {
+  try {
+    return await readdir(directory);
+  } catch (thrown) {
+    const reason = thrown instanceof Error && "code" in thrown ? String(thrown.code) : String(thrown);
+    if (reason === "ENOENT") return undefined;
+    throw new PolyheadError(
+      "STORE_REFUSED",
+      `${directory} cannot be a store (${reason}); expected a folder, empty, missing or made by Polyhead.`,
+      { path: directory, reason },
+    );
+  }
+}
+
+function isUnfinished(names: readonly string[]): boolean {
+  return names.includes(OWN) && names.every((name) => [OWN, "blobs", INDEX_FILE].includes(name));
+}
+
+function notStore(directory: string, names: readonly string[]): PolyheadError {
+  return new PolyheadError(
+    "STORE_REFUSED",
+    `${directory} is not a store: it has files (${names.slice(0, 3).join(", ")}) and no oci-layout among them. Name an empty or missing folder, or a store.`,
+    { path: directory },
+  );
+}
+
+function noStore(directory: string): PolyheadError {
+  return new PolyheadError(
+    "FILE_NOT_FOUND",
+    `There is no store in ${directory}, and none is made when it is only read.`,
+    { path: directory },
+  );
+}

@@ -1,0 +1,286 @@
+/**
+ * The routes: which revision answers under which name, and how it came to be so. A plain JSON document of its own
+ * schema version. The history is part of it, so that no change is ever without its record.
+ */
+import { isDeepStrictEqual } from "node:util";
+import { type ErrorCode, PolyheadError } from "../base/errors.js";
+import { isHex } from "./digest.js";
+import { damaged } from "./durable.js";
+import { isObject, jsonBytes, parseObject } from "./json.js";
+import { bounded } from "./oci.js";
+
+/** Changes that are remembered; older ones are forgotten, and the models that only they name may be removed. */
+export const HISTORY_LIMIT = 256;
+/** The same for changes of many routes at once: routes changed in all of the history but its last change. */
+export const ROUTE_CHANGE_LIMIT = 4096;
+/** The largest document in bytes. */
+export const ROUTES_LIMIT = 16 * 2 ** 20;
+/** Revisions that may share a route, and that may shadow it. */
+const MAX_TARGETS = 16;
+const SCHEMA_VERSION = 1;
+const WHO_LENGTH = 256;
+const REASON_LENGTH = 2000;
+
+/** A revision and its share of a route's requests. */
+export interface Target {
+  readonly revision: string;
+  /** Any positive number; shares are relative to the sum of the route's weights. */
+  readonly weight: number;
+}
+
+/** Bounds that a canary must keep. */
+export interface Limits {
+  /** Failed requests among all, 0 to 1. */
+  readonly maxErrorRate?: number;
+  /** Milliseconds. */
+  readonly maxLatency?: number;
+  /** Answers equal to the main revision's among all compared, 0 to 1. */
+  readonly minAgreement?: number;
+  /** Requests to see before judging. */
+  readonly minRequests?: number;
+}
+
+/** Where a public name leads. */
+export interface Route {
+  /** At least one; the first is the main one, others are canaries. */
+  readonly targets: readonly Target[];
+  /** The request parameter whose value decides among the targets, so that one caller keeps to one. */
+  readonly stickyKey?: string;
+  /** Revisions that run beside, are compared and never answer. */
+  readonly shadows?: readonly string[];
+  readonly limits?: Limits;
+}
+
+/** One route before and after a change. */
+export interface RouteChange {
+  readonly name: string;
+  /** Null when there was none. */
+  readonly from: Route | null;
+  /** Null when it was removed. */
+  readonly to: Route | null;
+}
+
+/** One change of the routes. */
+export interface Change {
+  /** ISO 8601, UTC. */
+  readonly at: string;
+  /** Who asked for it. */
+  readonly by: string;
+  readonly reason: string;
+  /** Generation before and after. */
+  readonly before: number;
+  readonly after: number;
+  readonly routes: readonly RouteChange[];
+}
+
+/** Who changes the routes, and why. */
+export interface Author {
+  readonly by: string;
+  readonly reason: string;
+}
+
+/** All routes at one time. */
+export interface RoutesDocument {
+  /** Grows by one with every change; 0 before the first. */
+  readonly generation: number;
+  readonly routes: ReadonlyMap<string, Route>;
+  /** The last changes, oldest first. */
+  readonly history: readonly Change[];
+}
+
+/** The routes of a new store. */
+export const NO_ROUTES: RoutesDocument = { generation: 0, routes: new Map(), history: [] };
+
+/** A route to one revision. */
+export function routeTo(revision: string): Route {
+  return { targets: [{ revision, weight: 1 }] };
+}
+
+/** All revisions that a route names. */
+export function revisionsOf({ targets, shadows = [] }: Route): string[] {
+  return [...targets.map(({ revision }) => revision), ...shadows];
+}
+
+/** All revisions that the routes or their history name. */
+export function neededRevisions({ routes, history }: RoutesDocument): Set<string> {
+  const past = history.flatMap((change) => change.routes).flatMap(({ from, to }) => [from, to]);
+  return new Set([...routes.values(), ...past].flatMap((route) => (route ? revisionsOf(route) : [])));
+}
+
+/**
+ * The document after a change; the same one when nothing differs.
+ * @param update changes the map that it is given
+ * @throws PolyheadError INVALID_ARGUMENT, and what `update` throws
+ */
+export function changed(
+  document: RoutesDocument,
+  update: (routes: Map<string, Route>) => void,
+  { by, reason }: Author,
+): RoutesDocument {
+  if (!isText(by, WHO_LENGTH) || by === "" || !isText(reason, REASON_LENGTH)) {
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      `A change of routes needs who makes it (up to ${WHO_LENGTH} letters) and a reason (up to ${REASON_LENGTH}).`,
+      { by, reason },
+    );
+  }
+  const draft = new Map(document.routes);
+  update(draft);
+  const routes = new Map([...draft].map(([name, route]) => [name, plainRoute(name, route)]));
+  const names = [...new Set([...document.routes.keys(), ...routes.keys()])];
+  const differing = names.flatMap((name): RouteChange[] => {
+    const [from, to] = [document.routes.get(name) ?? null, routes.get(name) ?? null];
+    return isDeepStrictEqual(from, to) ? [] : [{ name, from, to }];
+  });
+  if (differing.length === 0) return document;
+  const [before, after] = [document.generation, document.generation + 1];
+  const change = { at: new Date().toISOString(), by, reason, before, after, routes: differing };
+  return { generation: after, routes, history: recent([...document.history, change]) };
+}
+
+/** The newest changes that the limits allow, the last one always. */
+function recent(history: readonly Change[]): Change[] {
+  let count = 0;
+  const tooMuch = history.findLastIndex((change, at) => {
+    count += change.routes.length;
+    return at < history.length - 1 && count > ROUTE_CHANGE_LIMIT;
+  });
+  return history.slice(tooMuch + 1).slice(-HISTORY_LIMIT);
+}
+
+/** The route as it will be read back: no keys without a value, nothing shared with the caller. */
+function plainRoute(name: string, route: Route): Route {
+  const plain: unknown = isObject(route) ? JSON.parse(JSON.stringify(route)) : route;
+  const wrong = whyNotName(name) ?? whyNotRoute(plain);
+  if (wrong !== undefined || !isRoute(plain)) throw invalid("INVALID_ARGUMENT", name, wrong ?? "is no route");
+  return plain;
+}
+
+/** A document as bytes. @throws PolyheadError LIMIT_EXCEEDED */
+export function routesBytes({ generation, routes, history }: RoutesDocument): Uint8Array {
+  const listed = [...routes].map(([name, route]) => ({ name, ...route }));
+  const document = { schemaVersion: SCHEMA_VERSION, generation, routes: listed, history };
+  return bounded(jsonBytes(document), ROUTES_LIMIT, "The document of routes");
+}
+
+/**
+ * A document from bytes.
+ * @throws PolyheadError STORE_DAMAGED, and STORE_REFUSED when a newer version of Polyhead wrote it
+ */
+export function parseRoutes(bytes: Uint8Array): RoutesDocument {
+  const { schemaVersion, generation, routes, history } = parseObject(bytes, "The document of routes");
+  if (typeof schemaVersion === "number" && schemaVersion > SCHEMA_VERSION) {
+    throw new PolyheadError(
+      "STORE_REFUSED",
+      `The store's routes have schema version ${schemaVersion}; this version of Polyhead knows ${SCHEMA_VERSION}. Use the newer one.`,
+      { schemaVersion, known: SCHEMA_VERSION },
+    );
+  }
+  if (schemaVersion !== SCHEMA_VERSION || !isCount(generation) || !Array.isArray(routes))
+    throw damaged("The document of routes has no schema version, generation or routes.", {});
+  if (!Array.isArray(history) || history.length > HISTORY_LIMIT || !history.every(isChange))
+    throw damaged("The history of the routes is not a list of changes.", {});
+  const byName = new Map<string, Route>();
+  for (const entry of routes) {
+    if (!isObject(entry) || typeof entry.name !== "string") throw damaged("A route has no name.", {});
+    const { name, ...route } = entry;
+    const wrong = whyNotName(name) ?? (byName.has(name) ? "is there twice" : whyNotRoute(route));
+    if (wrong !== undefined || !isRoute(route)) throw invalid("STORE_DAMAGED", name, wrong ?? "is no route");
+    byName.set(name, route);
+  }
+  return { generation, routes: byName, history };
+}
+
+function invalid(code: ErrorCode, name: string, why: string): PolyheadError {
+  return new PolyheadError(code, `The route ${JSON.stringify(name)} ${why}.`, { route: name });
+}
+
+/** Names stand in URLs, file names and arguments of the command. */
+function whyNotName(name: string): string | undefined {
+  return /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name)
+    ? undefined
+    : "has no good name; expected up to 128 letters, digits, dots, dashes and underscores, first a letter or digit";
+}
+
+function isRoute(value: unknown): value is Route {
+  return whyNotRoute(value) === undefined;
+}
+
+function whyNotRoute(value: unknown): string | undefined {
+  if (!isObject(value)) return "is not an object";
+  const { targets, stickyKey, shadows = [], limits } = value;
+  const unknown = Object.keys(value).find(
+    (key) => !["targets", "stickyKey", "shadows", "limits"].includes(key),
+  );
+  if (unknown !== undefined) return `has an unknown key ${JSON.stringify(unknown)}`;
+  if (!Array.isArray(targets) || targets.length === 0 || targets.length > MAX_TARGETS)
+    return `needs 1 to ${MAX_TARGETS} targets`;
+  if (!targets.every(isTarget))
+    return "has a target that is not a revision (64 hexadecimal digits) with a positive weight";
+  if (new Set(targets.map(({ revision }) => revision)).size < targets.length)
+    return "has one revision twice among its targets";
+  if (stickyKey !== undefined && (!isText(stickyKey, WHO_LENGTH) || stickyKey === ""))
+    return "has a sticky key that is not a short text";
+  if (!Array.isArray(shadows) || shadows.length > MAX_TARGETS || !shadows.every(isHex))
+    return `has shadows that are not up to ${MAX_TARGETS} revisions`;
+  if (limits !== undefined && !isLimits(limits))
+    return "has limits that are not maxErrorRate and minAgreement (0 to 1), maxLatency (milliseconds) and minRequests (whole)";
+  return undefined;
+}
+
+function isTarget(value: unknown): value is Target {
+  return (
+    isObject(value) &&
+    Object.keys(value).length === 2 &&
+    isHex(value.revision) &&
+    typeof value.weight === "number" &&
+    Number.isFinite(value.weight) &&
+    value.weight > 0
+  );
+}
+
+const LIMIT_CHECKS: Readonly<Record<keyof Limits, (value: unknown) => boolean>> = {
+  maxErrorRate: isShare,
+  maxLatency: (value) => typeof value === "number" && Number.isFinite(value) && value > 0,
+  minAgreement: isShare,
+  minRequests: isCount,
+};
+
+function isLimits(value: unknown): value is Limits {
+  const checks = new Map(Object.entries(LIMIT_CHECKS));
+  return isObject(value) && Object.entries(value).every(([key, each]) => checks.get(key)?.(each) === true);
+}
+
+function isShare(value: unknown): boolean {
+  return typeof value === "number" && value >= 0 && value <= 1;
+}
+
+function isChange(value: unknown): value is Change {
+  return (
+    isObject(value) &&
+    typeof value.at === "string" &&
+    !Number.isNaN(Date.parse(value.at)) &&
+    typeof value.by === "string" &&
+    typeof value.reason === "string" &&
+    isCount(value.before) &&
+    isCount(value.after) &&
+    Array.isArray(value.routes) &&
+    value.routes.every(isRouteChange)
+  );
+}
+
+function isRouteChange(value: unknown): value is RouteChange {
+  return (
+    isObject(value) &&
+    typeof value.name === "string" &&
+    [value.from, value.to].every((route) => route === null || isRoute(route))
+  );
+}
+
+function isCount(value: unknown): value is number {
+  return typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
+}
+
+function isText(value: unknown, length: number): value is string {
+  return typeof value === "string" && value.length <= length;
+}

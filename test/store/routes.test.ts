@@ -1,0 +1,172 @@
+/** Routes of a store: changed as a whole, remembered, refused where they make no sense, noticed by others. */
+import { describe, expect, it } from "vitest";
+import { HISTORY_LIMIT, type Route, routeTo, Store } from "../../src/store/index.js";
+import { addition, author, refuses, temporaryFolder } from "./samples.js";
+
+/** A store with two models. */
+async function pair() {
+  const store = await Store.open(await temporaryFolder());
+  return { store, first: await store.put(addition(1)), second: await store.put(addition(2)) };
+}
+
+describe("routes", () => {
+  it("are none at the beginning", async () => {
+    const { store } = await pair();
+    expect(await store.routes()).toEqual({ generation: 0, routes: new Map(), history: [] });
+  });
+
+  it("are read by another store object as they were changed, with who, when and why", async () => {
+    const { store, first, second } = await pair();
+    const canary: Route = {
+      targets: [
+        { revision: first, weight: 9 },
+        { revision: second, weight: 1 },
+      ],
+      stickyKey: "user",
+      shadows: [second],
+      limits: { maxErrorRate: 0.01, maxLatency: 50, minAgreement: 0.9, minRequests: 100 },
+    };
+    await store.change((routes) => routes.set("food", routeTo(first)).set("coco", routeTo(first)), author);
+    const before = Date.now();
+    const after = await store.change(
+      (routes) => {
+        routes.set("food", canary);
+        routes.delete("coco");
+      },
+      { by: "ada", reason: "try the second" },
+    );
+    const read = await (await Store.open(store.directory)).routes();
+    expect(read).toEqual(after);
+    expect(read.generation).toBe(2);
+    expect(read.routes).toEqual(new Map([["food", canary]]));
+    expect(read.history).toHaveLength(2);
+    const change = read.history[1];
+    expect(change).toMatchObject({
+      by: "ada",
+      reason: "try the second",
+      before: 1,
+      after: 2,
+      routes: [
+        { name: "food", from: routeTo(first), to: canary },
+        { name: "coco", from: routeTo(first), to: null },
+      ],
+    });
+    expect(Date.parse(change?.at ?? "")).toBeGreaterThanOrEqual(before);
+  });
+
+  it("stay as they are when a change changes nothing, or fails", async () => {
+    const { store, first } = await pair();
+    await store.change((routes) => routes.set("food", routeTo(first)), author);
+    const version = await store.version();
+    const same = await store.change((routes) => routes.set("food", routeTo(first)), author);
+    expect(same.generation).toBe(1);
+    const failure = new Error("not now");
+    const failing = store.change((routes) => {
+      routes.clear();
+      throw failure;
+    }, author);
+    await expect(failing).rejects.toBe(failure);
+    await refuses(
+      store.change((routes) => routes.set("ok", routeTo(first)).set("food", routeTo("0".repeat(64))), author),
+      "NOT_FOUND",
+    );
+    expect(await store.version()).toBe(version);
+  });
+
+  it.each<[string, string, unknown]>([
+    ["a name with a slash", "a/b", undefined],
+    ["a name that is a path", "..", undefined],
+    ["an empty name", "", undefined],
+    ["a long name", "a".repeat(129), undefined],
+    ["no targets", "a", { targets: [] }],
+    ["a revision that is none", "a", { targets: [{ revision: "../x", weight: 1 }] }],
+    ["a weight of nothing", "a", { targets: [{ revision: "0".repeat(64), weight: 0 }] }],
+    ["a weight without end", "a", { targets: [{ revision: "0".repeat(64), weight: Infinity }] }],
+    ["one revision twice", "a", { targets: Array(2).fill({ revision: "0".repeat(64), weight: 1 }) }],
+    ["an unknown key", "a", { ...routeTo("0".repeat(64)), colour: "red" }],
+    ["a share beyond one", "a", { ...routeTo("0".repeat(64)), limits: { maxErrorRate: 2 } }],
+    ["an unknown limit", "a", { ...routeTo("0".repeat(64)), limits: { constructor: 1 } }],
+    ["nothing at all", "a", null],
+  ])("refuse %s", async (_, name, route) => {
+    const { store, first } = await pair();
+    const given = (route === undefined ? routeTo(first) : route) as Route;
+    await refuses(
+      store.change((routes) => routes.set(name, given), author),
+      "INVALID_ARGUMENT",
+    );
+    expect((await store.routes()).generation).toBe(0);
+  });
+
+  it("refuse changes by nobody", async () => {
+    const { store, first } = await pair();
+    await refuses(
+      store.change((routes) => routes.set("a", routeTo(first)), { by: "", reason: "" }),
+      "INVALID_ARGUMENT",
+    );
+  });
+
+  it("may have any name that objects have", async () => {
+    const { store, first } = await pair();
+    await store.change((routes) => routes.set("constructor", routeTo(first)), author);
+    const read = await (await Store.open(store.directory)).routes();
+    expect([...read.routes.keys()]).toEqual(["constructor"]);
+  });
+
+  it("remember the last changes only, and give up the models of the others", async () => {
+    const { store, first, second } = await pair();
+    await store.change((routes) => routes.set("a", routeTo(first)), author);
+    for (let at = 0; at < HISTORY_LIMIT; at++)
+      await store.change(
+        (routes) => routes.set("a", { targets: [{ revision: second, weight: at + 1 }] }),
+        author,
+      );
+    await refuses(store.remove(first), "IN_USE"); // the oldest remembered change was made from it
+    await store.change((routes) => routes.set("a", routeTo(second)), author);
+    const { history, generation } = await store.routes();
+    expect([history.length, history[0]?.after, generation]).toEqual([HISTORY_LIMIT, 3, HISTORY_LIMIT + 2]);
+    await store.remove(first);
+    expect((await store.verify()).findings).toEqual([]);
+  });
+
+  it("leave no trace of old documents on disk", async () => {
+    const { store, first } = await pair();
+    for (let at = 1; at < 20; at++)
+      await store.change((routes) => routes.set("a", { targets: [{ revision: first, weight: at }] }), author);
+    expect(await store.verify()).toMatchObject({ findings: [], garbage: 0 });
+  });
+
+  it("lose no change when several objects change them at once", async () => {
+    const { store, first } = await pair();
+    const other = await Store.open(store.directory);
+    const changes = Array.from({ length: 20 }, (_, at) =>
+      (at % 2 ? store : other).change((routes) => routes.set(`route-${at}`, routeTo(first)), author),
+    );
+    const documents = await Promise.all(changes);
+    expect(documents.map(({ generation }) => generation).sort((a, b) => a - b)).toEqual(
+      Array.from({ length: 20 }, (_, at) => at + 1),
+    );
+    expect((await store.routes()).routes.size).toBe(20);
+  });
+});
+
+describe("watching", () => {
+  it("tells of a change by another, and of none after it has ended", async () => {
+    const { store, first } = await pair();
+    const other = await Store.open(store.directory);
+    const heard: string[] = [];
+    let tell = (_: string) => {};
+    const told = new Promise<string>((resolve) => {
+      tell = resolve;
+    });
+    const end = await store.watch((version) => {
+      heard.push(version);
+      tell(version);
+    }, 5);
+    await other.change((routes) => routes.set("a", routeTo(first)), author);
+    expect(await told).toBe(await store.version());
+    end();
+    await other.change((routes) => routes.delete("a"), author);
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    expect(heard).toHaveLength(1);
+  });
+});
