@@ -1,6 +1,6 @@
 /** Models, routes and their history on disk, content-addressed. */
 export type { Collected } from "./collect.js";
-export { revisionOf, type StoredModel } from "./model-artifact.js";
+export type { StoredModel } from "./model-artifact.js";
 export {
   type Author,
   type Change,

@@ -10,6 +10,7 @@ import type { Folder } from "../base/folder.js";
 import { isTap, type Metadata, readMetadata, type Tap } from "../onnx/metadata.js";
 import type { Model } from "../onnx/model.js";
 import { MAX_MODEL_BYTES, readModel } from "../onnx/read.js";
+import { revisionOf } from "../onnx/revision.js";
 import { bigWeightBytes, serializeModel } from "../onnx/write.js";
 import { type BlobName, type BlobStore, nameOf } from "./blobs.js";
 import { digestOf, hexOf, isHex } from "./digest.js";
@@ -66,20 +67,12 @@ export interface ModelArtifact {
 }
 
 /**
- * The revision of a model: SHA-256 of its file with its weights inside.
- * @throws PolyheadError LIMIT_EXCEEDED from 2 GiB on
- */
-export function revisionOf(model: Model): string {
-  return hexOf(digestOf(serializeModel(model).file));
-}
-
-/**
  * The blobs of a model. Their pieces share the model's memory.
  * @param title name of its file
  * @throws PolyheadError LIMIT_EXCEEDED, INVALID_ARGUMENT for a title that is no file name, MODEL_MALFORMED
  */
-export function modelArtifact(model: Model, title?: string): ModelArtifact {
-  const revision = revisionOf(model);
+export async function modelArtifact(model: Model, title?: string): Promise<ModelArtifact> {
+  const revision = await revisionOf(model);
   const name = checkedTitle(title ?? `${revision.slice(0, 12)}.onnx`);
   const contents = layersOf(model);
   const layers = contents.map((pieces, at): Descriptor => {
@@ -185,7 +178,7 @@ export async function readArtifact(blobs: BlobStore, stored: StoredModel): Promi
     }
     throw thrown;
   });
-  const got = revisionOf(model);
+  const got = await revisionOf(model);
   if (got === stored.revision) return model;
   throw damaged(
     `The model ${stored.revision} has content of revision ${got}. Put it once more, or restore the folder from a copy.`,

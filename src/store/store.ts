@@ -124,7 +124,7 @@ export class Store {
    */
   async put(model: Model, { title }: PutOptions = {}): Promise<string> {
     this.#requireWritable();
-    const artifact = modelArtifact(model, title);
+    const artifact = await modelArtifact(model, title);
     const { revision } = artifact;
     if (await this.#read((catalogue) => this.#isSound(catalogue, revision))) return revision;
     // The weights are written before the lock is taken, so that nobody waits for them.

@@ -4,7 +4,7 @@ import { mkdir, readdir, readFile, rename, rm, symlink, truncate, writeFile } fr
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
 import { ERROR_CATALOGUE, PolyheadError } from "../../src/base/errors.js";
-import { revisionOf } from "../../src/engine/member.js";
+import { revisionOf } from "../../src/onnx/revision.js";
 import { routeTo, Store } from "../../src/store/index.js";
 import { addition, author, json, MUCH, refuses, temporaryFolder } from "./samples.js";
 
@@ -62,7 +62,7 @@ describe("a damaged file", () => {
         const { findings } = await store.verify();
         expect(findings).toEqual([{ kind: "blob", subject: digest, message: expect.any(String) }]);
         await refuses(store.model(big), "STORE_DAMAGED");
-        expect(revisionOf(await store.model(small))).toBe(small);
+        expect(await revisionOf(await store.model(small))).toBe(small);
         await store.change((routes) => routes.set(`after-${digest.slice(-4)}`, routeTo(small)), author);
         if (
           (await readdir(join(folder, "blobs", "sha256"), { withFileTypes: true })).some((each) =>
@@ -72,7 +72,7 @@ describe("a damaged file", () => {
           await rm(path, { recursive: true });
         expect(await store.put(models[0])).toBe(big);
         expect(await kinds(store)).toEqual([]);
-        expect(revisionOf(await store.model(big))).toBe(big);
+        expect(await revisionOf(await store.model(big))).toBe(big);
       }
     },
   );
@@ -88,7 +88,7 @@ describe("a damaged file", () => {
     expect(await kinds(store)).toEqual(["blob"]);
     await store.put(models[0]);
     expect(await kinds(store)).toEqual([]);
-    expect(revisionOf(await store.model(big))).toBe(big);
+    expect(await revisionOf(await store.model(big))).toBe(big);
   });
 
   it("of the routes is found and never taken for no routes", async () => {
@@ -258,7 +258,7 @@ describe("documents with the wrong content", () => {
     expect(await kinds(store)).not.toEqual([]);
     const isListed = (await store.models()).some(({ revision }) => revision === "1".repeat(64));
     await refuses(store.model("1".repeat(64)), isListed ? "STORE_DAMAGED" : "NOT_FOUND");
-    expect(revisionOf(await store.model(small))).toBe(small);
+    expect(await revisionOf(await store.model(small))).toBe(small);
   });
 
   const route = { name: "a", targets: [{ revision: "1".repeat(64), weight: 1 }] };
@@ -303,8 +303,9 @@ describe("any one byte of a store", () => {
             ];
             const results = await Promise.allSettled(calls);
             const [, , , first, second] = results;
-            if (first?.status === "fulfilled") expect(revisionOf(await store.model(big))).toBe(big);
-            if (second?.status === "fulfilled") expect(revisionOf(await store.model(small))).toBe(small);
+            if (first?.status === "fulfilled") expect(await revisionOf(await store.model(big))).toBe(big);
+            if (second?.status === "fulfilled")
+              expect(await revisionOf(await store.model(small))).toBe(small);
             return results.flatMap((each) => (each.status === "rejected" ? [each.reason] : []));
           },
           (thrown) => [thrown],
