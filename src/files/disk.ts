@@ -162,8 +162,8 @@ export async function writeFileAtomic(
   }
 }
 
-/** Not with `recursive`: Node then never returns where folders cannot be made at all, below `/proc` say. */
-async function makeFolder(path: string): Promise<void> {
+/** Makes a folder with those above it. Not with `recursive`: Node then never returns where folders cannot be made at all, below `/proc` say. */
+export async function makeFolder(path: string): Promise<void> {
   const make = () =>
     mkdir(path).catch((thrown) => {
       if (codeOf(thrown) !== "EEXIST") throw thrown;

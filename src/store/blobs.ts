@@ -1,8 +1,9 @@
 /** Content named by its digest, in `blobs/sha256`: written once, never changed, checked whenever it is read. */
 import { createHash } from "node:crypto";
-import { lstat, mkdir, readdir, rm } from "node:fs/promises";
+import { lstat, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { PolyheadError } from "../base/errors.js";
+import { makeFolder } from "../files/disk.js";
 import { type Digest, digestOf, hexOf, isHex } from "./digest.js";
 import { damaged, openRegular, readExactly, writeDurable } from "./durable.js";
 
@@ -151,7 +152,7 @@ export class BlobStore {
   }
 
   async #write({ digest }: BlobName, pieces: readonly Uint8Array[]): Promise<void> {
-    await mkdir(this.#folder, { recursive: true });
+    await makeFolder(this.#folder);
     await writeDurable(this.path(digest), pieces, this.#temporaries);
   }
 }

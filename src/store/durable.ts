@@ -5,9 +5,10 @@
  */
 import { randomUUID } from "node:crypto";
 import { constants } from "node:fs";
-import { type FileHandle, mkdir, open, rename, rm } from "node:fs/promises";
+import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { asError, PolyheadError } from "../base/errors.js";
+import { makeFolder } from "../files/disk.js";
 
 /** One write call takes no more than this; Node refuses 2 GiB and more at once. */
 const SLICE = 2 ** 30;
@@ -26,7 +27,7 @@ export async function writeDurable(
 ): Promise<void> {
   const temporary = join(temporaries, randomUUID());
   try {
-    await mkdir(temporaries, { recursive: true });
+    await makeFolder(temporaries);
     const file = await open(temporary, "wx");
     try {
       for (const piece of pieces) {
@@ -39,7 +40,7 @@ export async function writeDurable(
     await rename(temporary, path);
     await flushFolder(dirname(path));
   } catch (thrown) {
-    await rm(temporary, { force: true });
+    await rm(temporary, { force: true }).catch(() => {});
     const cause = asError(thrown);
     throw new PolyheadError(
       "FILE_NOT_WRITTEN",

@@ -3,9 +3,10 @@
  * that is true of a store follows from one file, `index.json`; whoever replaces it has changed the store, at once and
  * as a whole.
  */
-import { mkdir, readdir, realpath } from "node:fs/promises";
+import { readdir, realpath } from "node:fs/promises";
 import { dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { asError, PolyheadError } from "../base/errors.js";
+import { makeFolder } from "../files/disk.js";
 import { BlobStore } from "./blobs.js";
 import { digestOf } from "./digest.js";
 import { damaged, flushFolder, readRegular, writeDurable } from "./durable.js";
@@ -78,14 +79,14 @@ export class Layout {
   /** The own folder comes first and the layout file last, so that a beginning is known for what it is. */
   async #create(): Promise<void> {
     try {
-      await mkdir(join(this.directory, OWN), { recursive: true });
+      await makeFolder(join(this.directory, OWN));
     } catch (thrown) {
       const cause = asError(thrown);
       const message = `The store's folder cannot be made: ${cause.message}`;
       throw new PolyheadError("FILE_NOT_WRITTEN", message, { path: this.directory }, { cause });
     }
     await this.lock.run(async () => {
-      await mkdir(join(this.directory, "blobs", "sha256"), { recursive: true });
+      await makeFolder(join(this.directory, "blobs", "sha256"));
       await flushFolder(join(this.directory, "blobs"));
       if (!(await readRegular(this.indexPath, INDEX_LIMIT))) await this.write(EMPTY_INDEX);
       const layout = jsonBytes({ imageLayoutVersion: LAYOUT_VERSION });

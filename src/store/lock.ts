@@ -10,10 +10,11 @@
  * machines that share a store must agree better than that.
  */
 import { randomUUID } from "node:crypto";
-import { lstat, mkdir, readdir, rename, rm, utimes, writeFile } from "node:fs/promises";
+import { lstat, readdir, rename, rm, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
 import { asPolyheadError, PolyheadError } from "../base/errors.js";
+import { makeFolder } from "../files/disk.js";
 import { readRegular } from "./durable.js";
 import { jsonBytes, parseObject } from "./json.js";
 import { isAlive, isProcessName, type ProcessName, thisProcess } from "./process-name.js";
@@ -99,13 +100,13 @@ export class Lock {
     const claim = join(this.#claims, name);
     const temporary = join(this.#temporaries, name);
     try {
-      await mkdir(this.#claims, { recursive: true });
-      await mkdir(this.#temporaries, { recursive: true });
+      await makeFolder(this.#claims);
+      await makeFolder(this.#temporaries);
       await writeFile(temporary, jsonBytes(thisProcess()), { flag: "wx" });
       await rename(temporary, claim);
       return claim;
     } catch (thrown) {
-      await rm(temporary, { force: true });
+      await rm(temporary, { force: true }).catch(() => {});
       throw asPolyheadError(thrown, "FILE_NOT_WRITTEN", "The store's lock could not be taken");
     }
   }

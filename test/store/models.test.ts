@@ -273,6 +273,8 @@ describe("opening", () => {
     await refuses(Store.open(folder), "STORE_REFUSED");
     await refuses(Store.open(join(folder, "letter.txt")), "STORE_REFUSED");
     expect(await readdir(folder)).toEqual(["letter.txt"]);
+    await refuses(Store.open(join(folder, "letter.txt", "inside")), "STORE_REFUSED");
+    await refuses(Store.open("/proc/none/store"), "FILE_NOT_WRITTEN");
     await writeFile(join(folder, "oci-layout"), '{"imageLayoutVersion":"9.0.0"}');
     await refuses(Store.open(folder), "STORE_REFUSED");
   });
