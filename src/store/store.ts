@@ -9,6 +9,7 @@ import { loadModel } from "../files/disk.js";
 import type { Model } from "../onnx/model.js";
 import { type Catalogue, type KnownManifests, readCatalogue, requireModel } from "./catalogue.js";
 import { type Collected, collectGarbage } from "./collect.js";
+import type { Digest } from "./digest.js";
 import { Layout } from "./layout.js";
 import type { Held } from "./lock.js";
 import {
@@ -54,6 +55,7 @@ export interface PutOptions {
 
 /** Blobs that nothing leads to are kept for an hour unless told otherwise. */
 const GRACE = 3_600_000;
+const SUPERSEDED_GRACE = 5_000;
 const LOCK_WAIT = 15_000;
 const ROUTES_TAG = "routes";
 /** Reads that are begun again because a part was taken away, before it is called damage. */
@@ -64,6 +66,8 @@ export class Store {
   readonly #layout: Layout;
   readonly #readOnly: boolean;
   readonly #known: KnownManifests = new Map();
+  /** Blobs of old routes, oldest first, and since when they are old. */
+  readonly #superseded = new Map<Digest, number>();
 
   private constructor(layout: Layout, readOnly: boolean) {
     this.#layout = layout;
@@ -202,8 +206,7 @@ export class Store {
       };
       const others = catalogue.index.manifests.filter((each) => each !== catalogue.routesBlobs?.[0]);
       await this.#commit(held, catalogue, [...others, entry]);
-      // Only the old index led to the old document; a store that changes often would grow by it.
-      for (const { digest } of catalogue.routesBlobs ?? []) await blobs.remove(digest).catch(() => {});
+      await this.#sweepLater(catalogue.routesBlobs ?? []);
       return next;
     });
   }
@@ -249,6 +252,20 @@ export class Store {
   async #change<T>(work: (catalogue: Catalogue, held: Held) => Promise<T>): Promise<T> {
     this.#requireWritable();
     return this.#layout.lock.run((held) => this.#read((catalogue) => work(catalogue, held)));
+  }
+
+  /**
+   * A store that changes often would grow by its old routes. Only an old index leads to them, and whoever reads by one
+   * has this long; what a process leaves behind when it ends is for garbage collection.
+   */
+  async #sweepLater(superseded: readonly Descriptor[]): Promise<void> {
+    const now = Date.now();
+    for (const { digest } of superseded) this.#superseded.set(digest, now);
+    for (const [digest, since] of this.#superseded) {
+      if (now - since < SUPERSEDED_GRACE) break;
+      this.#superseded.delete(digest);
+      await this.#layout.blobs.remove(digest).catch(() => {});
+    }
   }
 
   async #commit(held: Held, { index }: Catalogue, manifests: readonly Descriptor[]): Promise<void> {
