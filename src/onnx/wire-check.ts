@@ -1,15 +1,36 @@
 /**
- * A look at a file's wire structure before it is decoded. Two bytes of a file can become an object of some hundred
- * bytes, so that a small file can fill the memory; here the memory is estimated from the structure alone, without
- * making anything. Weights stored raw cost nothing, because they stay where they are. The walk also refuses what
- * protobuf readers disagree about: lengths that leave their message, wire types that are not the field's.
+ * A look at the wire structure of a file, or of another protobuf message of a stranger, before it is decoded. Two
+ * bytes can become an object of some hundred bytes, so that a small message can fill the memory; here the memory is
+ * estimated from the structure alone, without making anything. Weights stored raw cost nothing, because they stay
+ * where they are. The walk also refuses what protobuf readers disagree about: lengths that leave their message, wire
+ * types that are not the field's.
  */
 import { type DescField, type DescMessage, ScalarType } from "@bufbuild/protobuf";
-import { PolyheadError } from "../base/errors.js";
+import { type ErrorCode, PolyheadError } from "../base/errors.js";
 import { ModelProtoSchema } from "./generated/onnx_pb.js";
 
-/** Memory that the decoded structure of a model may take, in bytes, weights stored raw not counted. */
-const MAX_STRUCTURE_BYTES = 384 * 2 ** 20;
+/** What is expected of some bytes, and how to speak of them. */
+export interface WireExpectation {
+  readonly schema: DescMessage;
+  /** Memory that the decoded structure may take, in bytes, raw contents not counted. */
+  readonly structureBytes: number;
+  /** The failure of broken bytes, and what it says first. */
+  readonly code: ErrorCode;
+  readonly broken: string;
+  /** What is too large, as the beginning of a sentence: `The model's`; and what to do about it. */
+  readonly owner: string;
+  readonly advice: string;
+}
+
+const MODEL_FILE: WireExpectation = {
+  schema: ModelProtoSchema,
+  structureBytes: 384 * 2 ** 20,
+  code: "MODEL_MALFORMED",
+  broken: "This is not an ONNX file, or it is damaged",
+  owner: "The model's",
+  advice: "Store weights as raw data, or as external data.",
+};
+
 /** How deep messages may be nested; a subgraph is three deep. */
 const MAX_DEPTH = 96;
 
@@ -33,27 +54,30 @@ interface Field {
 type Fields = ReadonlyMap<number, Field>;
 
 /**
- * Refuses bytes whose structure is broken, or too large to be held in memory.
- * @throws PolyheadError MODEL_MALFORMED, LIMIT_EXCEEDED
+ * Refuses bytes whose structure is broken, or too large to be held in memory; bytes of an ONNX file, if nothing
+ * else is expected.
+ * @throws PolyheadError the expectation's code (MODEL_MALFORMED for a file), LIMIT_EXCEEDED
  */
-export function checkWire(bytes: Uint8Array): void {
-  new Walk(bytes).message(bytes.length, fieldsOf(ModelProtoSchema), 0);
+export function checkWire(bytes: Uint8Array, expected: WireExpectation = MODEL_FILE): void {
+  new Walk(bytes, expected).message(bytes.length, fieldsOf(expected.schema), 0);
 }
 
 class Walk {
   readonly #bytes: Uint8Array;
+  readonly #expected: WireExpectation;
   #at = 0;
   #spent = 0;
 
-  constructor(bytes: Uint8Array) {
+  constructor(bytes: Uint8Array, expected: WireExpectation) {
     this.#bytes = bytes;
+    this.#expected = expected;
   }
 
   message(end: number, fields: Fields, depth: number): void {
     if (depth > MAX_DEPTH) {
       throw new PolyheadError(
         "LIMIT_EXCEEDED",
-        `The model's subgraphs are nested deeper than ${MAX_DEPTH} levels of its file; flatten them.`,
+        `${this.#expected.owner} parts are nested deeper than ${MAX_DEPTH} levels; flatten its subgraphs.`,
         { limit: MAX_DEPTH },
       );
     }
@@ -115,19 +139,20 @@ class Walk {
   }
 
   #spend(cost: number): void {
+    const { structureBytes, owner, advice } = this.#expected;
     this.#spent += cost;
-    if (this.#spent <= MAX_STRUCTURE_BYTES) return;
+    if (this.#spent <= structureBytes) return;
     throw new PolyheadError(
       "LIMIT_EXCEEDED",
-      `The model's structure would take more than ${MAX_STRUCTURE_BYTES / 2 ** 20} MiB of memory, its raw weights not counted. Store weights as raw data, or as external data.`,
-      { limit: MAX_STRUCTURE_BYTES, bytes: this.#bytes.length },
+      `${owner} structure would take more than ${structureBytes / 2 ** 20} MiB of memory, raw contents not counted. ${advice}`,
+      { limit: structureBytes, bytes: this.#bytes.length },
     );
   }
 
   #broken(what: string): PolyheadError {
     return new PolyheadError(
-      "MODEL_MALFORMED",
-      `This is not an ONNX file, or it is damaged: ${what} at byte ${this.#at} of ${this.#bytes.length}.`,
+      this.#expected.code,
+      `${this.#expected.broken}: ${what} at byte ${this.#at} of ${this.#bytes.length}.`,
       { at: this.#at, bytes: this.#bytes.length },
     );
   }
@@ -144,18 +169,32 @@ function fieldsOf(message: DescMessage): Fields {
 }
 
 function describe(field: DescField): Field {
-  const { message } = field;
-  if (message) {
-    return {
-      wire: WIRE.delimited,
-      packs: false,
-      cost: objectCost(message),
-      isText: false,
-      message: () => fieldsOf(message),
-    };
-  }
-  const isList = field.fieldKind === "list";
-  switch (field.scalar) {
+  if (field.fieldKind === "map") return describeMap(field);
+  if (field.message) return describeMessage(field.message);
+  return describeScalar(field.scalar, field.fieldKind === "list");
+}
+
+/** An entry of a map is a message of its key and its value. */
+function describeMap(field: DescField & { fieldKind: "map" }): Field {
+  const entry: Fields = new Map([
+    [1, describeScalar(field.mapKey, false)],
+    [2, field.message ? describeMessage(field.message) : describeScalar(field.scalar, false)],
+  ]);
+  return { wire: WIRE.delimited, packs: false, cost: COST.unknown, isText: false, message: () => entry };
+}
+
+function describeMessage(message: DescMessage): Field {
+  return {
+    wire: WIRE.delimited,
+    packs: false,
+    cost: objectCost(message),
+    isText: false,
+    message: () => fieldsOf(message),
+  };
+}
+
+function describeScalar(scalar: ScalarType | undefined, isList: boolean): Field {
+  switch (scalar) {
     case ScalarType.STRING:
       return { wire: WIRE.delimited, packs: false, cost: COST.text, isText: true };
     case ScalarType.BYTES:
