@@ -2,8 +2,9 @@
  * Service definitions for grpc-js out of the generated descriptors. Messages pass grpc-js as bytes: what cannot be
  * decoded is the client's fault, and only our own handlers say so with the right status.
  */
-import type { MethodDefinition } from "@grpc/grpc-js";
+
 import type { DescService } from "@bufbuild/protobuf";
+import type { MethodDefinition } from "@grpc/grpc-js";
 
 /** A method whose messages are bytes. */
 export type BytesMethod = MethodDefinition<Buffer, Buffer>;

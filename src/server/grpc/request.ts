@@ -14,7 +14,11 @@ import { checkShape, readRawTensor, writeRawTensor } from "../protocol/raw-tenso
 import { shown } from "../protocol/shown.js";
 import type { InferenceRequest, InferenceResult, Service } from "../service.js";
 import { hasContents, isTyped, readContents, writeContents } from "./contents.js";
-import type { InferParameter, ModelInferRequest, ModelInferResponseSchema } from "./generated/inference_pb.js";
+import type {
+  InferParameter,
+  ModelInferRequest,
+  ModelInferResponseSchema,
+} from "./generated/inference_pb.js";
 
 /** A request, read. */
 export interface ReadRequest {
@@ -77,26 +81,22 @@ export function inferResponse(
   result: InferenceResult,
 ): MessageInitShape<typeof ModelInferResponseSchema> {
   const outputs = answeredOutputs(wanted, result);
+  const revision = result.routes[message.modelName]?.revision ?? "";
   const raw = isRaw || outputs.some(({ tensor }) => !isTyped(tensor.dtype));
-  const several = wanted.routes.length > 1;
   return {
     modelName: message.modelName,
-    modelVersion: result.routes[message.modelName]?.revision ?? "",
+    modelVersion: revision,
     id: message.id,
     parameters: {
       generation: { parameterChoice: { case: "int64Param", value: BigInt(result.generation) } },
       cached: { parameterChoice: { case: "boolParam", value: result.cached } },
-      ...Object.fromEntries(
-        Object.entries(result.routes).map(([route, { revision }]) => [
-          several ? `revision/${route}` : "revision",
-          { parameterChoice: { case: "stringParam" as const, value: revision } },
-        ]),
-      ),
+      revision: text(revision),
     },
-    outputs: outputs.map(({ name, tensor }) => ({
+    outputs: outputs.map(({ name, tensor, revision }) => ({
       name,
       datatype: datatypeOf(tensor.dtype),
       shape: tensor.shape.map(BigInt),
+      parameters: { revision: text(revision) },
       ...(raw ? {} : { contents: writeContents(tensor) }),
     })),
     rawOutputContents: raw ? outputs.map(({ tensor }) => writeRawTensor(tensor)) : [],
@@ -149,6 +149,10 @@ function readInputs({ inputs, rawInputContents }: ModelInferRequest, limits: Lim
     read.set(name, tensor);
   }
   return Object.fromEntries(read);
+}
+
+function text(value: string): { parameterChoice: { case: "stringParam"; value: string } } {
+  return { parameterChoice: { case: "stringParam", value } };
 }
 
 function valuesOf(parameters: Readonly<Record<string, InferParameter>>): Map<string, unknown> {
