@@ -9,14 +9,16 @@ import type { Metadata } from "../onnx/metadata.js";
 import type { Model } from "../onnx/model.js";
 import { revisionOf } from "../onnx/revision.js";
 import type { Runtime } from "../runtime/runtime.js";
-import type { NumericArray, Tensor } from "../tensor/tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 import { FeatureCache } from "./feature-cache.js";
-import { type Binding, type Member, makeMember } from "./member.js";
-import { Plan, type PlannedProgram } from "./plan.js";
-import { bindRequest, digestOf, type Inputs } from "./request.js";
+import { type Binding, type Member, makeMember, type Signature } from "./member.js";
+import { Plan } from "./plan.js";
+import { bindRequest, digestOf, type Inputs, rowsOf } from "./request.js";
+import { Route, type RouteTarget } from "./route.js";
+import { type Done, Scheduler, type SchedulerOptions } from "./scheduler.js";
 
 /** Settings of an engine. */
-export interface EngineOptions {
+export interface EngineOptions extends SchedulerOptions {
   /** Bytes of features to keep; 256 MiB by default, 0 for none. */
   readonly cacheBytes?: number;
   /** Threads inside the operators of backbones; heads take one. 1 by default. */
@@ -40,6 +42,12 @@ export interface RunOptions {
   readonly digest?: string;
   /** Whether features may come from the cache and go there; true by default. */
   readonly cache?: boolean;
+  /** Milliseconds that the answer may take. */
+  readonly timeout?: number;
+  /** Requests of one key get the same revision of a route that has several. */
+  readonly key?: string;
+  /** Revisions that shall answer, by route, where it is not to be decided by the route. */
+  readonly revisions?: Readonly<Record<string, string>>;
 }
 
 /** What a route answers. */
@@ -49,26 +57,42 @@ export interface RouteAnswer {
   /** The revisions of the backbones and adapters that it read, each after what it reads itself. */
   readonly through: readonly string[];
   readonly outputs: Readonly<Record<string, Tensor>>;
+  /** What the route's shadows made of the same features. */
+  readonly shadows: readonly ShadowAnswer[];
+}
+
+/** What a shadow answers, or why it does not. */
+export interface ShadowAnswer {
+  readonly revision: string;
+  readonly outputs: Readonly<Record<string, Tensor>> | undefined;
+  readonly error?: PolyheadError;
 }
 
 /** What a request gets. */
-export interface Answer<Route extends string = string> {
+export interface Answer<Name extends string = string> {
   /** Number of the generation that answered all of it. */
   readonly generation: number;
   /** Whether features came from the cache. */
   readonly cached: boolean;
   /** Segments that ran: the revisions that share each, and how long it took in milliseconds. */
   readonly ran: readonly { readonly usedBy: readonly string[]; readonly milliseconds: number }[];
-  readonly routes: Readonly<Record<Route, RouteAnswer>>;
+  /** Milliseconds in the queue, and from there to the result. */
+  readonly queued: number;
+  readonly running: number;
+  /** Rows of all requests that ran together; 0 when everything came from the cache. */
+  readonly batchRows: number;
+  readonly routes: Readonly<Record<Name, RouteAnswer>>;
 }
 
 /** A loaded model as people see it. */
 export interface LoadedModel {
   readonly revision: string;
-  /** Routes that point to it. */
+  /** Routes that point to it, as their shadow too. */
   readonly routes: readonly string[];
   /** Names of the inputs that its requests give; of a head those of the backbones that it reads. */
   readonly inputs: readonly string[];
+  /** What its requests give and get, as far as the file says it. */
+  readonly signature: { readonly inputs: readonly Signature[]; readonly outputs: readonly Signature[] };
   readonly metadata: Metadata;
 }
 
@@ -77,15 +101,16 @@ interface Generation {
   readonly number: number;
   readonly plan: Plan;
   readonly members: ReadonlyMap<string, Member>;
-  readonly routes: ReadonlyMap<string, Member>;
+  readonly routes: ReadonlyMap<string, Route>;
 }
 
 /** One backbone or several, many heads, switched live. */
 export class Engine {
   readonly #runtime: Runtime;
   readonly #cache: FeatureCache;
+  readonly #scheduler: Scheduler;
   readonly #threads: number;
-  readonly #history = new Map<string, string[]>();
+  readonly #history = new Map<string, RouteTarget[]>();
   #current: Generation;
   /** Changes, one after the other. */
   #changes: Promise<unknown> = Promise.resolve();
@@ -96,6 +121,7 @@ export class Engine {
   private constructor(runtime: Runtime, plan: Plan, options: EngineOptions) {
     this.#runtime = runtime;
     this.#cache = new FeatureCache(options.cacheBytes ?? 2 ** 28);
+    this.#scheduler = new Scheduler(runtime, this.#cache, options);
     this.#threads = options.threads ?? 1;
     this.#current = { number: 0, plan, members: new Map(), routes: new Map() };
   }
@@ -110,19 +136,30 @@ export class Engine {
     return this.#current.number;
   }
 
-  /** The revision of every route. */
+  /** The revision that every route is for. */
   get routes(): ReadonlyMap<string, string> {
-    return new Map([...this.#current.routes].map(([route, { revision }]) => [route, revision]));
+    return new Map([...this.#current.routes].map(([name, { main }]) => [name, main.revision]));
+  }
+
+  /** Where every route points, canaries and shadows included. */
+  get targets(): ReadonlyMap<string, RouteTarget> {
+    return new Map([...this.#current.routes].map(([name, { target }]) => [name, target]));
+  }
+
+  /** Requests that wait, and batches that run. */
+  get work(): { queued: number; running: number } {
+    return this.#scheduler.stats;
   }
 
   /** All loaded models, live or not. */
   get models(): LoadedModel[] {
     const { members, routes } = this.#current;
-    return [...members.values()].map(({ revision, metadata, inputs }) => ({
-      revision,
-      metadata,
-      inputs: [...inputs.keys()],
-      routes: [...routes].flatMap(([route, member]) => (member.revision === revision ? [route] : [])),
+    return [...members.values()].map((member) => ({
+      revision: member.revision,
+      metadata: member.metadata,
+      inputs: [...member.inputs.keys()],
+      signature: member.signature,
+      routes: [...routes].flatMap(([name, route]) => (route.uses(member.revision) ? [name] : [])),
     }));
   }
 
@@ -165,51 +202,56 @@ export class Engine {
         );
       }
       const member = await this.#member(model, options);
-      await this.#publish(this.#withMember(member), new Map([...this.#current.routes, [route, member]]));
+      const made = new Route({ revisions: [{ revision: member.revision, weight: 1 }] }, () => member);
+      await this.#publish(this.#withMember(member), new Map([...this.#current.routes, [route, made]]));
       return member.revision;
     });
   }
 
   /**
-   * Points routes to other loaded revisions, all at once: a request sees all of the change or nothing.
+   * Points routes elsewhere, all at once: a request sees all of the change or nothing. A route points to a loaded
+   * revision, or to several that share its requests, with shadows.
    * @returns the number of the generation from which on it holds
-   * @throws PolyheadError NOT_FOUND for a route or revision that is not there
+   * @throws PolyheadError NOT_FOUND for a route or revision that is not there, INVALID_ARGUMENT for shares that are none
    */
-  async switch(changes: Readonly<Record<string, string>>): Promise<number> {
+  async switch(changes: Readonly<Record<string, string | RouteTarget>>): Promise<number> {
     return this.#change(async () => {
       const routes = new Map(this.#current.routes);
-      for (const [route, revision] of Object.entries(changes)) {
-        const before = this.#route(this.#current, route);
-        const member = this.#current.members.get(revision);
-        if (!member) throw notLoaded(revision);
-        routes.set(route, member);
-        if (before !== member) this.#remember(route, before.revision);
+      const changed: [string, RouteTarget][] = [];
+      for (const [name, target] of Object.entries(changes)) {
+        const before = this.#route(this.#current, name);
+        const wanted = typeof target === "string" ? { revisions: [{ revision: target, weight: 1 }] } : target;
+        const after = new Route(wanted, (revision) => this.#loaded(revision));
+        if (JSON.stringify(before.target) === JSON.stringify(after.target)) continue;
+        routes.set(name, after);
+        changed.push([name, before.target]);
       }
-      return this.#publish(this.#current.members, routes);
+      const generation = await this.#publish(this.#current.members, routes);
+      for (const [name, before] of changed) this.#remember(name, before);
+      return generation;
     });
   }
 
   /**
-   * Points a route back to the revision it had before its last switch.
-   * @returns that revision
+   * Points a route back to where it pointed before its last switch.
+   * @returns the revision that it is for then
    * @throws PolyheadError NOT_FOUND when there is none, or it is not loaded any more
    */
   async rollback(route: string): Promise<string> {
     return this.#change(async () => {
       this.#route(this.#current, route);
-      const revision = this.#history.get(route)?.at(-1);
-      if (revision === undefined) {
+      const target = this.#history.get(route)?.at(-1);
+      if (target === undefined) {
         throw new PolyheadError(
           "NOT_FOUND",
           `The route ${JSON.stringify(route)} has no earlier revision that is still loaded.`,
           { route },
         );
       }
-      const member = this.#current.members.get(revision);
-      if (!member) throw notLoaded(revision);
-      await this.#publish(this.#current.members, new Map([...this.#current.routes, [route, member]]));
+      const before = new Route(target, (revision) => this.#loaded(revision));
+      await this.#publish(this.#current.members, new Map([...this.#current.routes, [route, before]]));
       this.#history.get(route)?.pop();
-      return revision;
+      return before.main.revision;
     });
   }
 
@@ -236,7 +278,7 @@ export class Engine {
     return this.#change(async () => {
       const { members, routes } = this.#current;
       if (!members.has(revision)) throw notLoaded(revision);
-      const user = [...routes].find(([, member]) => member.revision === revision);
+      const user = [...routes].find(([, route]) => route.uses(revision));
       if (user) {
         throw new PolyheadError(
           "ALREADY_EXISTS",
@@ -250,22 +292,22 @@ export class Engine {
       for (const [route, past] of this.#history)
         this.#history.set(
           route,
-          past.filter((each) => each !== revision),
+          past.filter((target) => !usesRevision(target, revision)),
         );
     });
   }
 
   /**
    * Answers one or several routes from one pass over the backbone. The inputs must not change until the promise
-   * settles.
+   * settles. A route that fails fails the request; a shadow does not.
    * @throws PolyheadError NOT_FOUND for an unknown route, INPUT_MISMATCH, RUN_FAILED, ABORTED, OVERLOADED,
-   *   WORKER_LOST, CLOSED
+   *   DEADLINE_EXCEEDED, WORKER_LOST, CLOSED
    */
-  async run<const Route extends string>(
-    routes: readonly Route[],
+  async run<const Name extends string>(
+    routes: readonly Name[],
     inputs: Inputs,
     options: RunOptions = {},
-  ): Promise<Answer<Route>> {
+  ): Promise<Answer<Name>> {
     this.#refuseClosed();
     const answer = this.#answer(this.#current, routes, inputs, options);
     this.#requests.add(answer);
@@ -286,69 +328,61 @@ export class Engine {
     return this.#closed;
   }
 
-  async #answer<Route extends string>(
+  async #answer<Name extends string>(
     generation: Generation,
-    routes: readonly Route[],
+    names: readonly Name[],
     inputs: Inputs,
     options: RunOptions,
-  ): Promise<Answer<Route>> {
+  ): Promise<Answer<Name>> {
     const plan = generation.plan.hold();
     try {
-      const named = new Map(routes.map((route) => [route, this.#route(generation, route)]));
-      const members = [...new Set(named.values())];
-      const values = bindRequest(members, inputs);
-      const digest = await this.#digest(values, options);
-      const recalled = new Set<Identity>();
-      const given = (identity: Identity) => {
-        if (values.has(identity)) return true;
-        const found = digest === undefined ? undefined : this.#cache.get(identity, digest);
-        if (!found) return false;
-        // What callers get is theirs to change; what the cache has is not.
-        values.set(identity, wanted.has(identity) ? copyOf(found) : found);
-        recalled.add(identity);
-        return true;
-      };
-      const wanted = new Set(members.flatMap(({ outputs }) => [...outputs.values()]));
-      const program = plan.program(wanted, given);
-      const times = await this.#perform(program, wanted, values, digest, options.signal, generation);
+      const asked = [...new Set(names)].map((name) => this.#choose(generation, name, options));
+      const members = [...new Set(asked.map(({ member }) => member))];
+      const given = bindRequest(members, inputs);
+      const shadows = asked.flatMap((each) => each.shadows).filter((each) => isFedBy(each, given));
+      const running = [...members, ...shadows];
+      const done = await this.#scheduler.run({
+        plan,
+        wanted: new Set(running.flatMap(({ outputs }) => [...outputs.values()])),
+        inputs: given,
+        rows: rowsOf(running, given),
+        digest: await this.#digest(given, options),
+        lanes: new Map(asked.map(({ name }) => [name, 1])),
+        timeout: options.timeout,
+        signal: options.signal,
+      });
+      const routes = asked.map(({ name, member, shadows: own }) => {
+        const answers = own.filter((each) => shadows.includes(each)).map((each) => shadowAnswer(each, done));
+        return [name, answerOf(name, member, done, answers)] as const;
+      });
       return {
         generation: generation.number,
-        cached: recalled.size > 0,
-        ran: program.usedBy.map((usedBy, at) => ({ usedBy, milliseconds: times[at] ?? 0 })),
-        routes: Object.fromEntries(
-          [...named].map(([route, member]) => [route, answerOf(member, values)]),
-        ) as Record<Route, RouteAnswer>,
+        cached: done.cached,
+        ran: done.ran,
+        queued: done.queued,
+        running: done.running,
+        batchRows: done.batchRows,
+        routes: Object.fromEntries(routes) as Record<Name, RouteAnswer>,
       };
     } finally {
       await plan.drop();
     }
   }
 
-  /** Runs the program; what it makes is added to `values`. */
-  async #perform(
-    program: PlannedProgram,
-    wanted: ReadonlySet<Identity>,
-    values: Map<Identity, Tensor>,
-    digest: string | undefined,
-    signal: AbortSignal | undefined,
-    { routes }: Generation,
-  ): Promise<readonly number[]> {
-    if (program.steps.length === 0) return [];
-    const keep = (each: Identity) => wanted.has(each) || (digest !== undefined && program.passing.has(each));
-    const results = [...program.made].filter(keep);
-    const read = new Set(program.steps.flatMap(({ feeds }) => feeds.map(([, value]) => value)));
-    const feeds = new Map([...values].filter(([identity]) => read.has(identity)));
-    try {
-      const result = await this.#runtime.run({ steps: program.steps, results }, feeds, signal);
-      for (const [identity, value] of result.values) {
-        values.set(identity, value);
-        if (digest === undefined || !program.passing.has(identity)) continue;
-        this.#cache.set(identity, digest, wanted.has(identity) ? copyOf(value) : value);
-      }
-      return result.stepTimes;
-    } catch (thrown) {
-      throw naming(asPolyheadError(thrown, "RUN_FAILED", "The run failed"), program, routes);
+  /** The member that answers for a route, and those that run beside it. */
+  #choose(generation: Generation, name: string, { key, revisions }: RunOptions) {
+    const route = this.#route(generation, name);
+    const asked = revisions && Object.hasOwn(revisions, name) ? revisions[name] : undefined;
+    if (asked === undefined) {
+      return {
+        name,
+        member: route.pick(key === undefined ? undefined : `${name} ${key}`),
+        shadows: route.shadows,
+      };
     }
+    const member = generation.members.get(asked);
+    if (!member) throw notLoaded(asked);
+    return { name, member, shadows: [] };
   }
 
   async #digest(
@@ -371,7 +405,7 @@ export class Engine {
   }
 
   /** Makes the next generation the current one. Only here does the current generation change. */
-  async #publish(members: ReadonlyMap<string, Member>, routes: ReadonlyMap<string, Member>): Promise<number> {
+  async #publish(members: ReadonlyMap<string, Member>, routes: ReadonlyMap<string, Route>): Promise<number> {
     const before = this.#current;
     const same =
       members.size === before.members.size &&
@@ -393,9 +427,15 @@ export class Engine {
     return done;
   }
 
-  #route(generation: Generation, route: string): Member {
-    const member = generation.routes.get(route);
+  #loaded(revision: string): Member {
+    const member = this.#current.members.get(revision);
     if (member) return member;
+    throw notLoaded(revision);
+  }
+
+  #route(generation: Generation, route: string): Route {
+    const found = generation.routes.get(route);
+    if (found) return found;
     const known = [...generation.routes.keys()];
     throw new PolyheadError(
       "NOT_FOUND",
@@ -404,9 +444,9 @@ export class Engine {
     );
   }
 
-  #remember(route: string, revision: string): void {
+  #remember(route: string, target: RouteTarget): void {
     const past = this.#history.get(route) ?? [];
-    this.#history.set(route, [...past, revision].slice(-HISTORY));
+    this.#history.set(route, [...past, target].slice(-HISTORY));
   }
 
   #refuseClosed(): void {
@@ -417,45 +457,49 @@ export class Engine {
 /** Earlier revisions that a route remembers. */
 const HISTORY = 32;
 
+/** @throws PolyheadError why a value of the answer is missing */
 function answerOf(
+  name: string,
   { revision, outputs, providers }: Member,
-  values: ReadonlyMap<Identity, Tensor>,
+  { values, failures }: Done,
+  shadows: readonly ShadowAnswer[],
 ): RouteAnswer {
-  const made = [...outputs].map(([name, identity]) => {
+  const made = [...outputs].map(([output, identity]) => {
     const value = values.get(identity);
-    if (!value) throw new PolyheadError("INTERNAL", `Nothing made the output ${JSON.stringify(name)}.`, {});
-    return [name, value] as const;
+    if (value) return [output, value] as const;
+    const cause = failures.get(identity);
+    if (!cause) throw new PolyheadError("INTERNAL", `Nothing made the output ${JSON.stringify(output)}.`, {});
+    const message = `The route ${JSON.stringify(name)} failed: ${cause.message}`;
+    throw new PolyheadError(cause.code, message, { ...cause.details, route: name, revision }, { cause });
   });
   const through = providers.map((each) => each.revision);
-  return { revision, through, outputs: Object.fromEntries(made) };
+  return { revision, through, outputs: Object.fromEntries(made), shadows };
+}
+
+function shadowAnswer(member: Member, done: Done): ShadowAnswer {
+  const { revision } = member;
+  try {
+    return { revision, outputs: answerOf("shadow", member, done, []).outputs };
+  } catch (thrown) {
+    return {
+      revision,
+      outputs: undefined,
+      error: asPolyheadError(thrown, "RUN_FAILED", "The shadow failed"),
+    };
+  }
+}
+
+/** Whether a request for other members has all that this one reads. */
+function isFedBy({ inputs }: Member, given: ReadonlyMap<Identity, Tensor>): boolean {
+  return [...inputs.values()].every(({ identity }) => given.has(identity));
+}
+
+function usesRevision({ revisions, shadows = [] }: RouteTarget, revision: string): boolean {
+  return revisions.some((each) => each.revision === revision) || shadows.includes(revision);
 }
 
 function notLoaded(revision: string): PolyheadError {
   return new PolyheadError("NOT_FOUND", `The revision ${revision} is not loaded; load its model first.`, {
     revision,
   });
-}
-
-/** The error, with the routes that need the step that failed. */
-function naming(
-  error: PolyheadError,
-  program: PlannedProgram,
-  routes: ReadonlyMap<string, Member>,
-): PolyheadError {
-  const step = error.details.step;
-  const usedBy = typeof step === "number" ? program.usedBy[step] : undefined;
-  if (!usedBy) return error;
-  const names = [...routes].flatMap(([route, { revision }]) => (usedBy.includes(revision) ? [route] : []));
-  return new PolyheadError(
-    error.code,
-    `${error.message} (in what ${names.join(", ") || "no route"} needs)`,
-    { ...error.details, routes: names },
-    { cause: error },
-  );
-}
-
-function copyOf(value: Tensor): Tensor {
-  if (!ArrayBuffer.isView(value.data)) return value;
-  const copy: NumericArray = value.data.slice();
-  return { ...value, data: copy };
 }

@@ -1,4 +1,6 @@
 /** The engine: models in, routes published, requests answered. */
 export * from "./engine.js";
-export type { Binding } from "./member.js";
+export type { Binding, Signature } from "./member.js";
 export type { Inputs } from "./request.js";
+export type { RouteTarget, WeightedRevision } from "./route.js";
+export type { SchedulerOptions } from "./scheduler.js";

@@ -10,9 +10,11 @@ import { type Identity, identify } from "../onnx/identity.js";
 import { type Metadata, readMetadata, type Tap } from "../onnx/metadata.js";
 import { declaredType, type Model, type ValueInfo, type ValueType } from "../onnx/model.js";
 import { neededNodes } from "../onnx/partition.js";
+import { isRowwise } from "../onnx/rowwise.js";
 import type { SegmentSource } from "../onnx/segment-model.js";
 import { inferTypes } from "../onnx/shapes.js";
-import { formatShape } from "../tensor/shape.js";
+import type { DType } from "../tensor/dtype.js";
+import { formatShape, type SymbolicShape } from "../tensor/shape.js";
 
 /** How many rows a graph takes at once: any number, or exactly so many. */
 export type Batch = "any" | number;
@@ -23,6 +25,10 @@ export interface Member extends SegmentSource {
   readonly revision: string;
   readonly metadata: Metadata;
   readonly batch: Batch;
+  /** Whether each row of its answer depends on the same row of its inputs alone. */
+  readonly rowwise: boolean;
+  /** What its requests give and get, as far as the files say it. */
+  readonly signature: { readonly inputs: readonly Signature[]; readonly outputs: readonly Signature[] };
   /** Inputs that requests give, by name; of a head those of the backbones that it reads. */
   readonly inputs: ReadonlyMap<string, ModelInput>;
   /** Identities of the outputs by name. */
@@ -37,6 +43,13 @@ export interface Member extends SegmentSource {
 export interface ModelInput {
   readonly identity: Identity;
   readonly info: ValueInfo;
+}
+
+/** Name, dtype and shape of an input or output; a dimension with a name is open. */
+export interface Signature {
+  readonly name: string;
+  readonly dtype: DType;
+  readonly shape: SymbolicShape;
 }
 
 /** Names, by input, the taps that a head shall read whatever it was made for. */
@@ -62,7 +75,8 @@ export async function makeMember(
   const identities = await identify(model, { inputs: taken });
   const graph = canonicalGraph(index, identities);
   const types = new Map<Identity, ValueType>();
-  for (const [name, type] of inferTypes(model)) {
+  const typesByName = inferTypes(model);
+  for (const [name, type] of typesByName) {
     const identity = identities.get(name);
     if (identity !== undefined) types.set(identity, type);
   }
@@ -70,13 +84,26 @@ export async function makeMember(
   const own = index.inputs
     .filter(({ name }) => !bound.has(name))
     .map((info) => [info.name, { identity: identities.get(info.name) ?? "", info }] as const);
+  const batch = batchOf(index.inputs);
+  // What takes one row is run row by row, so that its rows are independent if each gives one.
+  const givesRows =
+    graph.outputs.size > 0 && index.outputNames.every((name) => typesByName.get(name)?.shape?.[0] === 1);
+  const isOwnRowwise = batch === 1 ? givesRows : batch === "any" && isRowwise(model);
+  const described = (info: ValueInfo) => signatureOf(info, typesByName.get(info.name));
+  const fromProviders = [...providers].flatMap(({ signature }) => signature.inputs);
+  const ownInputs = index.inputs.filter(({ name }) => !bound.has(name)).flatMap(described);
   return {
     revision,
     model,
     metadata,
     graph,
     types,
-    batch: batchOf(index.inputs),
+    batch,
+    rowwise: isOwnRowwise && [...providers].every(({ rowwise }) => rowwise),
+    signature: {
+      inputs: [...new Map([...fromProviders, ...ownInputs].map((each) => [each.name, each])).values()],
+      outputs: model.graph.output.flatMap(described),
+    },
     inputs: new Map([...[...providers].flatMap((each) => [...each.inputs]), ...own]),
     outputs: graph.outputs,
     needed: neededNodes([...[...providers].map((each) => each.graph), graph], [...graph.outputs.values()]),
@@ -201,6 +228,12 @@ function mismatch(
     `The head reads ${JSON.stringify(tap.name)} of identity ${tap.identity}; ${made}. Load the backbone that the head was made for, put an adapter between them, or bind the head to a tap by name if you know better.`,
     { input: info.name, expected: tap, got: near, offers },
   );
+}
+
+/** Nothing for a value whose type neither the file nor inference says. */
+function signatureOf(info: ValueInfo, inferred: ValueType | undefined): Signature[] {
+  const { dtype, shape } = inferred ?? declaredType(info) ?? {};
+  return dtype && shape ? [{ name: info.name, dtype, shape }] : [];
 }
 
 function batchOf(inputs: readonly ValueInfo[]): Batch {

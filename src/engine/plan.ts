@@ -12,7 +12,7 @@ import { partition, type Segment } from "../onnx/partition.js";
 import { segmentModel } from "../onnx/segment-model.js";
 import { templateOf } from "../onnx/template.js";
 import { modelBytes } from "../onnx/write.js";
-import type { Program, SessionOptions, Step } from "../runtime/backend.js";
+import type { SessionOptions, Step } from "../runtime/backend.js";
 import type { Handle, Runtime } from "../runtime/runtime.js";
 import { DTYPES } from "../tensor/dtype.js";
 import { elementCount, isConcrete } from "../tensor/shape.js";
@@ -32,7 +32,7 @@ interface Recipe {
 }
 
 /** A segment with its session. */
-interface PlannedSegment {
+export interface PlannedSegment {
   readonly segment: Segment;
   /** Names what it computes; segments of equal keys have equal recipes. */
   readonly key: string;
@@ -50,10 +50,14 @@ export class Plan {
   readonly #segments: readonly PlannedSegment[];
   /** The segment that makes a value. */
   readonly #makers = new Map<Identity, PlannedSegment>();
+  /** Values between segments that are no list of rows. */
+  readonly #rowless: ReadonlySet<Identity>;
   #users = 1;
 
-  private constructor(segments: readonly PlannedSegment[]) {
+  private constructor(segments: readonly PlannedSegment[], sources: readonly Member[]) {
     this.#segments = segments;
+    const borders = segments.flatMap(({ segment }) => segment.inputs);
+    this.#rowless = new Set(borders.filter((value) => !isListOfRows(value, sources)));
     for (const each of segments) for (const value of each.segment.outputs) this.#makers.set(value, each);
   }
 
@@ -93,7 +97,7 @@ export class Plan {
         planned.push(made);
         if (isNew) await warmUp(made, sources, runtime);
       }
-      return new Plan(planned);
+      return new Plan(planned, sources);
     } catch (thrown) {
       await Promise.all(planned.map(release));
       throw asPolyheadError(thrown, "LOAD_FAILED", "The model could not be loaded");
@@ -118,52 +122,69 @@ export class Plan {
     await Promise.all(this.#segments.map(release));
   }
 
-  /**
-   * The steps that make `wanted` out of what is `given`, and no others. Results are the wanted values and those
-   * that pass between segments.
-   */
-  program(wanted: Iterable<Identity>, given: (identity: Identity) => boolean): PlannedProgram {
-    const needed = new Map<PlannedSegment, Set<Identity>>();
-    const open = [...wanted].filter((each) => !given(each));
+  /** What must run to make `wanted` out of what is `given`, and no more. */
+  needs(wanted: Iterable<Identity>, given: (identity: Identity) => boolean): Needs {
+    const made = new Map<PlannedSegment, Set<Identity>>();
     const passing = new Set<Identity>();
+    const reads = new Set<Identity>();
+    const open = [...wanted].filter((each) => !given(each));
     for (let value = open.pop(); value !== undefined; value = open.pop()) {
       const maker = this.#makers.get(value);
       if (!maker) continue;
-      const values = needed.get(maker);
+      const values = made.get(maker);
       values?.add(value);
       if (values) continue;
-      needed.set(maker, new Set([value]));
+      made.set(maker, new Set([value]));
       for (const input of maker.segment.inputs) {
-        if (!this.#makers.has(input)) continue;
-        passing.add(input);
-        if (!given(input)) open.push(input);
+        const isMade = this.#makers.has(input);
+        if (isMade) passing.add(input);
+        if (isMade && !given(input)) open.push(input);
+        else reads.add(input);
       }
     }
-    const used = this.#segments.filter((each) => needed.has(each));
-    return {
-      steps: used.map((each) => stepFor(each, needed.get(each) ?? new Set())),
-      usedBy: used.map(({ segment }) => segment.usedBy),
-      made: new Set([...needed.values()].flatMap((values) => [...values])),
-      passing,
-    };
+    return { made, passing, reads };
+  }
+
+  /**
+   * Whether a value between segments has a row of its first dimension for each row of the inputs, so that it can be
+   * taken apart: sizes and transposed values have none.
+   */
+  hasRows(value: Identity): boolean {
+    return !this.#rowless.has(value);
+  }
+
+  /** Those of the segments that are in `needed`, in running order. */
+  inOrder<T>(needed: ReadonlyMap<PlannedSegment, T>): [PlannedSegment, T][] {
+    return this.#segments.flatMap((each) => {
+      const found = needed.get(each);
+      return found === undefined ? [] : [[each, found] as [PlannedSegment, T]];
+    });
   }
 }
 
 /** What it takes to answer a request. */
-export interface PlannedProgram extends Pick<Program, "steps"> {
-  /** The members that need each step. */
-  readonly usedBy: readonly (readonly string[])[];
-  /** Values that the steps hand out. */
-  readonly made: ReadonlySet<Identity>;
-  /** Values that steps take from other segments, made or given. */
+export interface Needs {
+  /** The segments that run, and the values that are taken from each. */
+  readonly made: ReadonlyMap<PlannedSegment, ReadonlySet<Identity>>;
+  /** Values that these segments take from segments, whether those run or their values are given. */
   readonly passing: ReadonlySet<Identity>;
+  /** Values that are given and that these segments take. */
+  readonly reads: ReadonlySet<Identity>;
 }
 
-function stepFor(planned: PlannedSegment, values: Iterable<Identity>): Step {
+/**
+ * A segment's turn in a program.
+ * @param rowsOf which rows of an input it takes; all by default
+ */
+export function stepFor(
+  planned: PlannedSegment,
+  values: Iterable<Identity>,
+  rowsOf: (input: Identity) => readonly number[] | undefined = () => undefined,
+): Step {
   const { segment, recipe, session, kept, byRow } = planned;
   return {
     session: session.number,
-    feeds: segment.inputs.map((each) => [recipe.nameOf(each), each] as const),
+    feeds: segment.inputs.map((each) => [recipe.nameOf(each), each, rowsOf(each)] as const),
     fetches: [...values].map((each) => [recipe.nameOf(each), each] as const),
     ...(kept.length > 0 && { kept: kept.map(([input, { number }]) => [input, number] as const) }),
     ...(byRow && { byRow }),
@@ -206,6 +227,19 @@ function singleRowNodes(sources: readonly Member[]): ReadonlySet<string> {
   return single;
 }
 
+/** Every source that says something of its type says that it begins with one row, or with an open number of them. */
+function isListOfRows(value: Identity, sources: readonly Member[]): boolean {
+  const types = sources.flatMap(({ types }) => types.get(value) ?? []);
+  return (
+    types.length > 0 &&
+    types.every(({ shape }) => {
+      const [first, ...rest] = shape ?? [];
+      const isOpen = typeof first === "string" && first !== "?" && !first.includes("*");
+      return (first === 1 || isOpen) && !rest.some((size) => size === first && isOpen);
+    })
+  );
+}
+
 function isHeavy(segment: Segment): boolean {
   return segment.nodes.filter(({ node }) => HEAVY.has(node.opType)).length > 2;
 }
@@ -216,17 +250,18 @@ function keyOf(segment: Segment, byRow: boolean): string {
   return bytesToHex(sha256(new TextEncoder().encode(JSON.stringify(parts))));
 }
 
-/** One run on zeros; left out where the shape of an input is not known. */
+/** One run on zeros; left out where an input's shape is not known, or where it may hold sizes, which cannot be 0. */
 async function warmUp(planned: PlannedSegment, sources: readonly Member[], runtime: Runtime): Promise<void> {
   const { inputs, outputs } = planned.segment;
   const values = new Map<Identity, Tensor>();
   for (const input of inputs) {
     const type = sources.flatMap(({ types }) => types.get(input) ?? [])[0];
-    const zero = type && zeros(type);
+    const zero = type && type.dtype !== "int64" ? zeros(type) : undefined;
     if (!zero) return;
     values.set(input, zero);
   }
-  await runtime.run({ steps: [stepFor(planned, outputs)], results: [] }, values);
+  const { failures } = await runtime.run({ steps: [stepFor(planned, outputs)], results: outputs }, values);
+  for (const failure of failures.values()) throw failure;
 }
 
 function zeros({ dtype, shape }: ValueType): Tensor | undefined {

@@ -63,6 +63,19 @@ export function bindRequest(members: readonly Member[], inputs: Inputs): Map<Ide
   return values;
 }
 
+/**
+ * Rows of a request that may run together with others: every input has as many, and no member's answer for a row
+ * depends on another row. Undefined for all others.
+ */
+export function rowsOf(
+  members: readonly Member[],
+  values: ReadonlyMap<Identity, Tensor>,
+): number | undefined {
+  if (!members.every(({ rowwise }) => rowwise)) return undefined;
+  const [rows, ...others] = [...values.values()].map(({ shape }) => shape[0]);
+  return others.every((each) => each === rows) ? rows : undefined;
+}
+
 /** SHA-256 over inputs with their identities, dtypes and shapes. */
 export async function digestOf(values: ReadonlyMap<Identity, Tensor>): Promise<string> {
   const parts = await Promise.all(

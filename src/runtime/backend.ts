@@ -3,6 +3,7 @@
  * sharing, draining and errors are the business of {@link Runtime}, which wraps any backend. A backend runs
  * whole programs, so that values which pass from one session to the next never leave it.
  */
+import type { PolyheadError } from "../base/errors.js";
 import type { Optimisation } from "../onnx/runner.js";
 import type { Tensor } from "../tensor/tensor.js";
 
@@ -14,11 +15,16 @@ export interface SessionOptions {
   readonly optimisation?: Optimisation;
 }
 
+/** A value that a program is given: a tensor, or pieces that are stacked along the first dimension. */
+export type Given = Tensor | readonly Tensor[];
+
+/** A session's input, the name of the value it is given, and which rows of it; all of them by default. */
+export type Feed = readonly [input: string, value: string, rows?: readonly number[] | undefined];
+
 /** One session's turn in a program. */
 export interface Step {
   readonly session: number;
-  /** Session input, and the name of the value it is given. */
-  readonly feeds: readonly (readonly [input: string, value: string])[];
+  readonly feeds: readonly Feed[];
   /** Session output, and the name under which its value is kept. */
   readonly fetches: readonly (readonly [output: string, value: string])[];
   /** Session input, and the number of the tensor that the backend keeps for it. */
@@ -36,6 +42,8 @@ export interface Program {
 /** What a run gives: the values asked for, and the time that each step took. */
 export interface RunResult {
   readonly values: ReadonlyMap<string, Tensor>;
+  /** Why values that were asked for are missing: a step that fails takes with it what depends on it, and no more. */
+  readonly failures: ReadonlyMap<string, PolyheadError>;
   /** Milliseconds of each step of the program. */
   readonly stepTimes: readonly number[];
 }
@@ -46,8 +54,8 @@ export interface Backend {
   create(session: number, model: Uint8Array, options: SessionOptions): Promise<void>;
   /** Keeps a tensor for steps that name it. `value` may be kept but not changed. */
   keep(tensor: number, value: Tensor): Promise<void>;
-  /** Runs a program over the given values. Rejects with RUN_FAILED. */
-  run(program: Program, values: ReadonlyMap<string, Tensor>): Promise<RunResult>;
+  /** Runs a program over the given values. Rejects when not even its values can be used. */
+  run(program: Program, values: ReadonlyMap<string, Given>): Promise<RunResult>;
   /** Frees a session or a tensor that nothing runs. */
   release(number: number): Promise<void>;
   /** Frees everything. Called once, when nothing runs. */

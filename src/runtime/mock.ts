@@ -3,9 +3,10 @@
  * a call goes on and whether it fails. It is stricter than a real one: what breaks the contract of a
  * {@link Backend} is kept as a fault, for the test to look at.
  */
-import { PolyheadError } from "../base/errors.js";
+import { asPolyheadError, PolyheadError } from "../base/errors.js";
 import type { Tensor } from "../tensor/tensor.js";
-import type { Backend, Program, RunResult, SessionOptions, StartBackend } from "./backend.js";
+import type { Backend, Given, Program, RunResult, SessionOptions, StartBackend, Step } from "./backend.js";
+import { Values } from "./values.js";
 
 /** What a mock session computes: tensors by input name to tensors by output name. */
 export type MockFunction = (inputs: ReadonlyMap<string, Tensor>) => Record<string, Tensor>;
@@ -100,25 +101,25 @@ export class MockBackend implements Backend {
     });
   }
 
-  run(program: Program, values: ReadonlyMap<string, Tensor>): Promise<RunResult> {
+  run(program: Program, given: ReadonlyMap<string, Given>): Promise<RunResult> {
     const [first] = program.steps;
     return this.#perform({ kind: "run", backend: this, session: first?.session }, () => {
-      const known = new Map(values);
-      for (const { session, feeds, kept = [], fetches } of program.steps) {
-        const compute = this.#machine.functions.get(this.sessions.get(session) ?? "");
+      const values = new Values(given);
+      for (const step of program.steps) {
+        const compute = this.#machine.functions.get(this.sessions.get(step.session) ?? "");
         if (!compute) {
-          this.#fault(`session ${session} runs and is not there`);
-          throw new PolyheadError("CLOSED", `Session ${session} is not there.`, {});
+          this.#fault(`session ${step.session} runs and is not there`);
+          throw new PolyheadError("CLOSED", `Session ${step.session} is not there.`, {});
         }
-        const given = feeds.map(([input, name]) => [input, require(known, name)] as const);
-        const constants = kept.map(([input, tensor]) => [input, this.#kept(tensor)] as const);
-        const made = compute(new Map([...given, ...constants]));
-        for (const [output, name] of fetches) known.set(name, require(new Map(Object.entries(made)), output));
+        try {
+          const made = new Map(Object.entries(compute(this.#inputsOf(step, values))));
+          for (const [output, name] of step.fetches) values.set(name, require(made, output));
+        } catch (thrown) {
+          const error = asPolyheadError(thrown, "RUN_FAILED", "A mock function failed");
+          for (const [, name] of step.fetches) values.fail(name, error);
+        }
       }
-      return {
-        values: new Map(program.results.map((name) => [name, require(known, name)])),
-        stepTimes: program.steps.map(() => 0),
-      };
+      return { ...values.select(program.results), stepTimes: program.steps.map(() => 0) };
     });
   }
 
@@ -135,6 +136,11 @@ export class MockBackend implements Backend {
       this.tensors.clear();
       this.state = "closed";
     });
+  }
+
+  #inputsOf({ feeds, kept = [] }: Step, values: Values): Map<string, Tensor> {
+    const given = feeds.map(([input, name, rows]) => [input, values.get(name, rows)] as const);
+    return new Map([...given, ...kept.map(([input, tensor]) => [input, this.#kept(tensor)] as const)]);
   }
 
   #kept(tensor: number): Tensor {

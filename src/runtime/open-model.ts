@@ -27,6 +27,7 @@ export function openModelOn(runtime: Runtime): OpenModel {
         const values = new Map<string, Tensor>();
         for (const info of index.inputs) values.set(`in ${info.name}`, requireInput(info, inputs));
         const result = await runtime.run(program, values);
+        for (const failure of result.failures.values()) throw failure;
         return new Map(
           [...result.values].map(([value, tensor]) => [value.slice("out ".length), tensor] as const),
         );

@@ -8,7 +8,7 @@
  */
 import { asError, asPolyheadError, PolyheadError } from "../base/errors.js";
 import type { Tensor } from "../tensor/tensor.js";
-import type { Backend, Program, RunResult, SessionOptions, StartBackend } from "./backend.js";
+import type { Backend, Given, Program, RunResult, SessionOptions, StartBackend } from "./backend.js";
 import { isLost, type Resource, Worker } from "./worker.js";
 
 /** A session or a tensor in all workers. Whoever acquires it must release it once. */
@@ -45,7 +45,7 @@ interface Shared extends Resource {
 
 interface Job {
   readonly program: Program;
-  readonly values: ReadonlyMap<string, Tensor>;
+  readonly values: ReadonlyMap<string, Given>;
   readonly resolve: (result: RunResult) => void;
   readonly reject: (reason: unknown) => void;
   /** Gives back the sessions it uses; called once, when no worker runs it any more. */
@@ -90,6 +90,11 @@ export class Runtime {
     }
     await Promise.all(backends.map((backend) => runtime.#join(backend)));
     return runtime;
+  }
+
+  /** How many workers there should be: so many programs run side by side. */
+  get size(): number {
+    return this.#wanted;
   }
 
   /** What is going on now. */
@@ -158,10 +163,10 @@ export class Runtime {
   }
 
   /**
-   * Runs a program over sessions that the caller holds.
+   * Runs a program over sessions that the caller holds. Steps that fail are in the result.
    * @throws PolyheadError RUN_FAILED, OVERLOADED, WORKER_LOST, CLOSED, ABORTED
    */
-  async run(program: Program, values: ReadonlyMap<string, Tensor>, signal?: AbortSignal): Promise<RunResult> {
+  async run(program: Program, values: ReadonlyMap<string, Given>, signal?: AbortSignal): Promise<RunResult> {
     this.#refuseClosed();
     if (signal?.aborted) throw aborted();
     if (this.#queue.length >= this.#queueLimit && !this.#freeWorker()) {

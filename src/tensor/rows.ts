@@ -9,6 +9,14 @@ import type { NumericArray, Tensor } from "./tensor.js";
  * @throws PolyheadError INPUT_MISMATCH for scalars and for elements narrower than a byte
  */
 export function rowOf(batch: Tensor, at: number): Tensor {
+  return sliceRows(batch, at, at + 1);
+}
+
+/**
+ * Rows from `start` to before `end`, sharing the tensor's memory.
+ * @throws PolyheadError INPUT_MISMATCH for scalars and for elements narrower than a byte
+ */
+export function sliceRows(batch: Tensor, start: number, end: number): Tensor {
   const [rows = 0, ...rest] = batch.shape;
   if (rows === 0 || DTYPES[batch.dtype].bits % 8 !== 0) {
     throw new PolyheadError(
@@ -18,11 +26,20 @@ export function rowOf(batch: Tensor, at: number): Tensor {
     );
   }
   const width = batch.data.length / rows;
-  const [start, end] = [at * width, (at + 1) * width];
-  const data = ArrayBuffer.isView(batch.data)
-    ? batch.data.subarray(start, end)
-    : batch.data.slice(start, end);
-  return { dtype: batch.dtype, shape: [1, ...rest], data };
+  const range = [start * width, end * width] as const;
+  const data = ArrayBuffer.isView(batch.data) ? batch.data.subarray(...range) : batch.data.slice(...range);
+  return { dtype: batch.dtype, shape: [end - start, ...rest], data };
+}
+
+/**
+ * The rows of those numbers, in that order; shares the tensor's memory where they are one piece.
+ * @throws PolyheadError INPUT_MISMATCH for scalars and for elements narrower than a byte
+ */
+export function takeRows(batch: Tensor, rows: readonly number[]): Tensor {
+  const [first = 0] = rows;
+  const isOnePiece = rows.every((row, at) => row === first + at);
+  if (isOnePiece) return sliceRows(batch, first, first + rows.length);
+  return stackRows(rows.map((row) => rowOf(batch, row)));
 }
 
 /**

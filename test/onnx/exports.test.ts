@@ -46,8 +46,6 @@ const PARTS: Readonly<Record<string, { taps: readonly SymbolicShape[]; heads: re
   lraspp: { taps: [["N", 5, 4, 4], [4], [4]], heads: ["head"] },
   deeplab: { taps: [["N", 8, 4, 4], [4], [4]], heads: ["head"] },
 };
-/** Networks whose head reads sizes: the engine does not take it, because it warms sessions up on zeros. */
-const SIZED = ["lraspp", "deeplab"];
 
 const open = useRuntime();
 
@@ -141,24 +139,21 @@ describe("an export of PyTorch", () => {
     expect(order.map((output) => identities.get(output))).toEqual(await outputIdentities(whole));
   });
 
-  it.each(names.filter((name) => !SIZED.includes(name)))(
-    "%s: backbone and heads answer through the engine as PyTorch does",
-    async (name) => {
-      const { backbone, heads } = await splitModel(await load(name));
-      const engine = await openEngine();
-      try {
-        await engine.add("backbone", backbone);
-        for (const head of heads) await engine.add(head.name, head.model);
-        const routes = heads.map((head) => head.name);
-        const { routes: answered } = await engine.run(routes, golden(name, "input"));
-        for (const { name: route, model } of heads)
-          for (const { name: output } of model.graph.output)
-            expectNear(answered[route]?.outputs[output], golden(name, output), output);
-      } finally {
-        await engine.close();
-      }
-    },
-  );
+  it.each(names)("%s: backbone and heads answer through the engine as PyTorch does", async (name) => {
+    const { backbone, heads } = await splitModel(await load(name));
+    const engine = await openEngine();
+    try {
+      await engine.add("backbone", backbone);
+      for (const head of heads) await engine.add(head.name, head.model);
+      const routes = heads.map((head) => head.name);
+      const { routes: answered } = await engine.run(routes, golden(name, "input"));
+      for (const { name: route, model } of heads)
+        for (const { name: output } of model.graph.output)
+          expectNear(answered[route]?.outputs[output], golden(name, output), output);
+    } finally {
+      await engine.close();
+    }
+  });
 });
 
 describe("a network exported in another way", () => {

@@ -137,14 +137,29 @@ describe("running", () => {
     const runtime = await open(machine);
     const bad = await runtime.acquire("f", mockModel("fail"));
     const good = await runtime.acquire("d", mockModel("double"));
-    const runs = await Promise.allSettled([
-      runtime.run(chain(bad.number), given(1)),
+    const [failed, done] = await Promise.all([
+      runtime.run(chain(bad.number, good.number), given(1)),
       runtime.run(chain(good.number), given(1)),
     ]);
-    expect(runs).toEqual([
-      { status: "rejected", reason: code("RUN_FAILED") },
-      expect.objectContaining({ status: "fulfilled" }),
-    ]);
+    expect(failed.failures).toEqual(new Map([["out", code("RUN_FAILED")]]));
+    expect(failed.values.size).toBe(0);
+    expect(numbersOf(done)).toEqual([2]);
+    expect(done.failures.size).toBe(0);
+  });
+
+  it("goes on with what does not depend on a step that fails", async () => {
+    const machine = new MockMachine(FUNCTIONS);
+    const runtime = await open(machine);
+    const bad = await runtime.acquire("f", mockModel("fail"));
+    const good = await runtime.acquire("d", mockModel("double"));
+    const steps = [
+      { session: bad.number, feeds: [["x", "in"]], fetches: [["y", "lost"]] },
+      { session: good.number, feeds: [["x", "lost"]], fetches: [["y", "lost too"]] },
+      { session: good.number, feeds: [["x", "in", [2, 0]]], fetches: [["y", "out"]] },
+    ] as const;
+    const result = await runtime.run({ steps, results: ["out", "lost", "lost too"] }, given(1, 2, 3));
+    expect(numbersOf(result)).toEqual([6, 2]);
+    expect([...result.failures.keys()]).toEqual(["lost", "lost too"]);
   });
 
   it("is refused when too many wait, and not for lack of a queue when a worker is free", async () => {
@@ -211,7 +226,7 @@ describe("a caller who gives up", () => {
     const { number: session } = await runtime.acquire("d", mockModel("double"));
     const { signal } = new AbortController();
     for (let x = 0; x < 3; x++) await runtime.run(chain(session), given(x), signal);
-    await expect(runtime.run(chain(session), new Map(), signal)).rejects.toEqual(code("RUN_FAILED"));
+    await expect(runtime.run(chain(99), new Map(), signal)).rejects.toEqual(code("CLOSED"));
     expect(getEventListeners(signal, "abort")).toEqual([]);
   });
 });

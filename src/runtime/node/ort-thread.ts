@@ -4,13 +4,14 @@
  */
 import { parentPort } from "node:worker_threads";
 import { InferenceSession, Tensor as OrtTensor } from "onnxruntime-node";
-import { asError, asPolyheadError, PolyheadError } from "../../base/errors.js";
+import { asPolyheadError, PolyheadError } from "../../base/errors.js";
 import type { Optimisation } from "../../onnx/runner.js";
 import { DTYPES, type DType, isDType } from "../../tensor/dtype.js";
 import { rowOf, stackRows } from "../../tensor/rows.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import type { Program, RunResult, SessionOptions, Step } from "../backend.js";
-import type { Request, Response, Task } from "./protocol.js";
+import type { Given, Program, SessionOptions, Step } from "../backend.js";
+import { Values } from "../values.js";
+import type { PlainError, PlainResult, Request, Response, Task } from "./protocol.js";
 
 const LEVELS = { off: "disabled", basic: "basic", all: "all" } as const satisfies Record<
   Optimisation,
@@ -34,63 +35,70 @@ async function create(number: number, model: Uint8Array, options: SessionOptions
   }
 }
 
-async function run(program: Program, given: ReadonlyMap<string, Tensor>): Promise<RunResult> {
-  const values = new Map(given);
+async function run(program: Program, given: ReadonlyMap<string, Given>): Promise<PlainResult> {
+  const values = new Values(given);
   const stepTimes: number[] = [];
-  for (const [at, step] of program.steps.entries()) {
+  for (const step of program.steps) {
     const start = performance.now();
-    const made = await (step.byRow
-      ? runByRow(step, values)
-      : runStep(step, (name) => lookUp(values, name))
-    ).catch((thrown) => {
-      const { code, message, details } = asPolyheadError(thrown, "RUN_FAILED", "ONNX Runtime failed");
-      throw new PolyheadError(code, message, { ...details, step: at });
-    });
-    for (const [name, value] of made) values.set(name, value);
+    try {
+      for (const [name, value] of await perform(step, values)) values.set(name, value);
+    } catch (thrown) {
+      const error = asPolyheadError(thrown, "RUN_FAILED", "ONNX Runtime failed");
+      for (const [, name] of step.fetches) values.fail(name, error);
+    }
     stepTimes.push(performance.now() - start);
   }
-  return { values: new Map(program.results.map((name) => [name, lookUp(values, name)])), stepTimes };
+  const { values: made, failures } = values.select(program.results);
+  return { values: made, failures: [...failures].map(([name, error]) => [name, plain(error)]), stepTimes };
 }
 
-async function runStep(step: Step, value: (name: string) => Tensor): Promise<Map<string, Tensor>> {
+function perform(step: Step, values: Values): Promise<Map<string, Tensor>> {
+  const feeds = step.feeds.map(([input, name, rows]) => [input, values.get(name, rows)] as const);
+  return step.byRow ? runByRow(step, feeds) : runStep(step, feeds);
+}
+
+async function runStep(
+  step: Step,
+  given: readonly (readonly [string, Tensor])[],
+): Promise<Map<string, Tensor>> {
   const session = sessions.get(step.session);
   if (!session)
     throw new PolyheadError("CLOSED", `Session ${step.session} is not loaded in this worker.`, {
       session: step.session,
     });
   const feeds = Object.fromEntries([
-    ...step.feeds.map(([input, name]) => [input, toOrt(value(name))] as const),
+    ...given.map(([input, value]) => [input, toOrt(value)] as const),
     ...(step.kept ?? []).map(([input, number]) => [input, keptTensor(number)] as const),
   ]);
-  try {
-    const results = await session.run(
-      feeds,
-      step.fetches.map(([output]) => output),
-    );
-    return new Map(step.fetches.map(([output, name]) => [name, fromOrt(results[output])]));
-  } catch (thrown) {
-    throw asPolyheadError(thrown, "RUN_FAILED", "ONNX Runtime failed");
-  }
+  const results = await session.run(
+    feeds,
+    step.fetches.map(([output]) => output),
+  );
+  return new Map(step.fetches.map(([output, name]) => [name, fromOrt(results[output])]));
 }
 
-async function runByRow(step: Step, values: ReadonlyMap<string, Tensor>): Promise<Map<string, Tensor>> {
-  const rows = Math.max(...step.feeds.map(([, name]) => lookUp(values, name).shape[0] ?? 1));
-  const results: Map<string, Tensor>[] = [];
+async function runByRow(
+  step: Step,
+  feeds: readonly (readonly [string, Tensor])[],
+): Promise<Map<string, Tensor>> {
+  const rows = Math.max(...feeds.map(([, value]) => value.shape[0] ?? 1));
+  const made: Map<string, Tensor>[] = [];
   for (let at = 0; at < rows; at++)
-    results.push(await runStep(step, (name) => rowOf(lookUp(values, name), at)));
-  return new Map(step.fetches.map(([, name]) => [name, stackRows(results.map((row) => lookUp(row, name)))]));
+    made.push(
+      await runStep(
+        step,
+        feeds.map(([input, value]) => [input, rowOf(value, at)] as const),
+      ),
+    );
+  return new Map(
+    step.fetches.map(([, name]) => [name, stackRows(made.flatMap((row) => row.get(name) ?? []))]),
+  );
 }
 
 function keptTensor(number: number): OrtTensor {
   const value = tensors.get(number);
   if (value) return value;
   throw new PolyheadError("CLOSED", `Tensor ${number} is not kept in this worker.`, { tensor: number });
-}
-
-function lookUp(values: ReadonlyMap<string, Tensor>, name: string): Tensor {
-  const value = values.get(name);
-  if (value) return value;
-  throw new PolyheadError("INTERNAL", `The program reads ${name} before anything made it.`, { value: name });
 }
 
 function toOrt({ dtype, shape, data }: Tensor): OrtTensor {
@@ -116,7 +124,11 @@ function elementsOf(dtype: DType, data: OrtTensor["data"]): Tensor["data"] {
   return new Kind(buffer as ArrayBuffer, byteOffset, byteLength / Kind.BYTES_PER_ELEMENT);
 }
 
-async function perform(task: Task): Promise<RunResult | undefined> {
+function plain({ code, message, details }: PolyheadError): PlainError {
+  return { code, message, details };
+}
+
+async function answer(task: Task): Promise<PlainResult | undefined> {
   switch (task.kind) {
     case "create":
       await create(task.session, task.model, task.options);
@@ -139,7 +151,7 @@ async function perform(task: Task): Promise<RunResult | undefined> {
   }
 }
 
-function buffersOf(result: RunResult | undefined): ArrayBuffer[] {
+function buffersOf(result: PlainResult | undefined): ArrayBuffer[] {
   const buffers = new Set<ArrayBuffer>();
   for (const { data } of result?.values.values() ?? []) {
     if (ArrayBuffer.isView(data) && data.buffer instanceof ArrayBuffer) buffers.add(data.buffer);
@@ -152,11 +164,11 @@ let last: Promise<void> = Promise.resolve();
 port?.on("message", ({ id, task }: Request) => {
   last = last.then(async () => {
     try {
-      const result = await perform(task);
+      const result = await answer(task);
       port.postMessage({ id, ...(result && { result }) } satisfies Response, buffersOf(result));
     } catch (thrown) {
-      const { code, message, details } = asPolyheadError(asError(thrown), "RUN_FAILED", "The worker failed");
-      port.postMessage({ id, error: { code, message, details } } satisfies Response);
+      const error = plain(asPolyheadError(thrown, "RUN_FAILED", "The worker failed"));
+      port.postMessage({ id, error } satisfies Response);
     }
     if (task.kind === "close") port.close();
   });

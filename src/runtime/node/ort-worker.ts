@@ -5,8 +5,8 @@
 import { Worker } from "node:worker_threads";
 import { PolyheadError } from "../../base/errors.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import type { Backend, Program, RunResult, SessionOptions } from "../backend.js";
-import type { Request, Response, Task } from "./protocol.js";
+import type { Backend, Given, Program, RunResult, SessionOptions } from "../backend.js";
+import type { PlainError, PlainResult, Request, Response, Task } from "./protocol.js";
 
 /** The thread's compiled file: beside this one, or in the build when this one runs from its source. */
 const THREAD = new URL(
@@ -18,7 +18,7 @@ const THREAD = new URL(
 const YOUNG = { maxYoungGenerationSizeMb: 3 };
 
 interface Pending {
-  readonly resolve: (result: RunResult | undefined) => void;
+  readonly resolve: (result: PlainResult | undefined) => void;
   readonly reject: (reason: PolyheadError) => void;
 }
 
@@ -72,9 +72,10 @@ export class OrtWorker implements Backend {
     await this.#ask({ kind: "keep", tensor, value });
   }
 
-  async run(program: Program, values: ReadonlyMap<string, Tensor>): Promise<RunResult> {
+  async run(program: Program, values: ReadonlyMap<string, Given>): Promise<RunResult> {
     const result = await this.#ask({ kind: "run", program, values });
-    if (result) return result;
+    if (result)
+      return { ...result, failures: new Map(result.failures.map(([name, each]) => [name, revived(each)])) };
     throw new PolyheadError("INTERNAL", "The worker answered a run without a result.", {});
   }
 
@@ -87,7 +88,7 @@ export class OrtWorker implements Backend {
     await this.#ask({ kind: "close" });
   }
 
-  #ask(task: Task): Promise<RunResult | undefined> {
+  #ask(task: Task): Promise<PlainResult | undefined> {
     if (this.#death) return Promise.reject(this.#death);
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
@@ -102,8 +103,11 @@ export class OrtWorker implements Backend {
     this.#pending.delete(response.id);
     if (this.#pending.size === 0) this.#worker.unref();
     if (!pending) return;
-    if ("error" in response)
-      pending.reject(new PolyheadError(response.error.code, response.error.message, response.error.details));
+    if ("error" in response) pending.reject(revived(response.error));
     else pending.resolve(response.result);
   }
+}
+
+function revived({ code, message, details }: PlainError): PolyheadError {
+  return new PolyheadError(code, message, details);
 }

@@ -1,7 +1,7 @@
 /** Messages between a {@link OrtWorker} and its thread. Every request is answered once, under its number. */
 import type { ErrorCode } from "../../base/errors.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import type { Program, RunResult, SessionOptions } from "../backend.js";
+import type { Given, Program, RunResult, SessionOptions } from "../backend.js";
 
 /** What the thread is asked to do. */
 export type Task =
@@ -12,7 +12,7 @@ export type Task =
       readonly options: SessionOptions;
     }
   | { readonly kind: "keep"; readonly tensor: number; readonly value: Tensor }
-  | { readonly kind: "run"; readonly program: Program; readonly values: ReadonlyMap<string, Tensor> }
+  | { readonly kind: "run"; readonly program: Program; readonly values: ReadonlyMap<string, Given> }
   | { readonly kind: "release"; readonly number: number }
   | { readonly kind: "close" };
 
@@ -22,14 +22,19 @@ export interface Request {
   readonly task: Task;
 }
 
+/** An error on its way between threads, which keep no classes. */
+export interface PlainError {
+  readonly code: ErrorCode;
+  readonly message: string;
+  readonly details: Readonly<Record<string, unknown>>;
+}
+
+/** A run's result on its way between threads. */
+export interface PlainResult extends Omit<RunResult, "failures"> {
+  readonly failures: readonly (readonly [value: string, error: PlainError])[];
+}
+
 /** The answer to a request. */
 export type Response =
-  | { readonly id: number; readonly result?: RunResult }
-  | {
-      readonly id: number;
-      readonly error: {
-        readonly code: ErrorCode;
-        readonly message: string;
-        readonly details: Readonly<Record<string, unknown>>;
-      };
-    };
+  | { readonly id: number; readonly result?: PlainResult }
+  | { readonly id: number; readonly error: PlainError };

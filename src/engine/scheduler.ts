@@ -1,0 +1,303 @@
+/**
+ * The queue between requests and workers. A free worker is given the request that is due next, together with all
+ * waiting ones that can share its batch; nobody waits while a worker is idle. Which is due next is decided by fair
+ * queueing: every route gets its share of the rows, however many requests another one sends. A batch is no larger
+ * than what has lately been computed in a bounded time, and the queue no longer than what is soon answered.
+ */
+import { asPolyheadError, PolyheadError } from "../base/errors.js";
+import type { Identity } from "../onnx/identity.js";
+import type { Runtime } from "../runtime/runtime.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { Batch, batchKey, type Part, type PartResult } from "./batch.js";
+import type { FeatureCache } from "./feature-cache.js";
+import type { Plan } from "./plan.js";
+
+/** Limits of a scheduler. */
+export interface SchedulerOptions {
+  /** Rows in one batch at most; 32 by default. */
+  readonly batchRows?: number;
+  /** Milliseconds that a batch of several requests should take at most; 100 by default. */
+  readonly batchMilliseconds?: number;
+  /** Requests that may wait; 1024 by default. */
+  readonly queueLimit?: number;
+  /** Milliseconds that a request may be expected to wait; no limit by default. */
+  readonly queueMilliseconds?: number;
+}
+
+/** A request as the scheduler sees it. */
+export interface Work {
+  readonly plan: Plan;
+  readonly wanted: ReadonlySet<Identity>;
+  readonly inputs: ReadonlyMap<Identity, Tensor>;
+  /** See {@link Part}. */
+  readonly rows: number | undefined;
+  readonly digest: string | undefined;
+  /** The routes that it is for, with their shares. */
+  readonly lanes: ReadonlyMap<string, number>;
+  /** Milliseconds that it may wait. */
+  readonly timeout?: number | undefined;
+  readonly signal?: AbortSignal | undefined;
+}
+
+/** What became of a request. */
+export interface Done extends PartResult {
+  /** Whether features came from the cache. */
+  readonly cached: boolean;
+  /** Milliseconds in the queue. */
+  readonly queued: number;
+  /** Milliseconds from there to the result. */
+  readonly running: number;
+  /** Rows of all requests that ran with it; 0 when nothing had to run. */
+  readonly batchRows: number;
+}
+
+interface Entry {
+  readonly work: Work;
+  readonly since: number;
+  /** Fair queueing's start tag: the smallest is due next. */
+  readonly tag: number;
+  readonly resolve: (done: Done) => void;
+  readonly reject: (reason: unknown) => void;
+}
+
+/** How much the newest measurement counts in what is expected of the next. */
+const NEWEST = 0.3;
+
+/** Requests between workers and callers. */
+export class Scheduler {
+  readonly #runtime: Runtime;
+  readonly #cache: FeatureCache;
+  readonly #batchRows: number;
+  readonly #batchMilliseconds: number;
+  readonly #queueLimit: number;
+  readonly #queueMilliseconds: number;
+  /** By ascending tags. */
+  readonly #queue: Entry[] = [];
+  readonly #laneEnds = new Map<string, number>();
+  #time = 0;
+  #running = 0;
+  /** Milliseconds that a row has lately taken, by what the batch reads, and over all. */
+  readonly #paces = new Map<string, number>();
+  #pace: number | undefined;
+
+  constructor(runtime: Runtime, cache: FeatureCache, options: SchedulerOptions = {}) {
+    this.#runtime = runtime;
+    this.#cache = cache;
+    this.#batchRows = options.batchRows ?? 32;
+    this.#batchMilliseconds = options.batchMilliseconds ?? 100;
+    this.#queueLimit = options.queueLimit ?? 1024;
+    this.#queueMilliseconds = options.queueMilliseconds ?? Number.POSITIVE_INFINITY;
+  }
+
+  /** Requests that wait, and batches that run. */
+  get stats(): { queued: number; running: number } {
+    return { queued: this.#queue.length, running: this.#running };
+  }
+
+  /**
+   * Runs a request. Values that fail are in the result.
+   * @throws PolyheadError OVERLOADED, DEADLINE_EXCEEDED, ABORTED, WORKER_LOST, CLOSED
+   */
+  run(work: Work): Promise<Done> {
+    const { signal, timeout } = work;
+    if (signal?.aborted) return Promise.reject(aborted());
+    const refusal = this.#refusal();
+    if (refusal) return Promise.reject(refusal);
+    return new Promise((resolve, reject) => {
+      const leave = (reason: PolyheadError) => {
+        const place = this.#queue.indexOf(entry);
+        if (place >= 0) this.#queue.splice(place, 1);
+        settled();
+        reject(reason);
+      };
+      const onAbort = () => leave(aborted());
+      const timer = timeout === undefined ? undefined : setTimeout(() => leave(tooLate(timeout)), timeout);
+      const settled = () => {
+        signal?.removeEventListener("abort", onAbort);
+        clearTimeout(timer);
+      };
+      signal?.addEventListener("abort", onAbort, { once: true });
+      const entry: Entry = {
+        work,
+        since: performance.now(),
+        tag: this.#nextTag(work),
+        resolve: (done) => {
+          settled();
+          resolve(done);
+        },
+        reject: (reason) => {
+          settled();
+          reject(reason);
+        },
+      };
+      const place = this.#queue.findLastIndex(({ tag }) => tag <= entry.tag) + 1;
+      this.#queue.splice(place, 0, entry);
+      this.#dispatch();
+    });
+  }
+
+  #refusal(): PolyheadError | undefined {
+    if (this.#running < this.#runtime.size) return undefined;
+    const rows = this.#queue.reduce((sum, { work }) => sum + (work.rows ?? 1), 0);
+    const wait = (rows * (this.#pace ?? 0)) / this.#runtime.size;
+    if (this.#queue.length < this.#queueLimit && wait <= this.#queueMilliseconds) return undefined;
+    const retryAfter = Math.max(1, Math.ceil(wait / 1000));
+    return new PolyheadError(
+      "OVERLOADED",
+      `${this.#queue.length} requests are waiting, which is as many as can be answered in time; try again in ${retryAfter} s.`,
+      { queued: this.#queue.length, limit: this.#queueLimit, retryAfter },
+    );
+  }
+
+  /** Start-time fair queueing (Goyal, Vin and Cheng 1996): a request starts when its routes' earlier ones end. */
+  #nextTag({ lanes, rows = 1 }: Work): number {
+    const starts = [...lanes.keys()].map((lane) => this.#laneEnds.get(lane) ?? 0);
+    const tag = Math.max(this.#time, ...starts);
+    for (const [lane, share] of lanes) this.#laneEnds.set(lane, tag + rows / share);
+    return tag;
+  }
+
+  #dispatch(): void {
+    while (this.#running < this.#runtime.size) {
+      const first = this.#queue.shift();
+      if (!first) {
+        this.#laneEnds.clear(); // nobody waits, so nobody is ahead of anybody
+        this.#time = 0;
+        return;
+      }
+      this.#time = first.tag;
+      void this.#perform(first);
+    }
+  }
+
+  /** Runs the entry and those that can share its batch. */
+  async #perform(first: Entry): Promise<void> {
+    this.#running++;
+    const start = performance.now();
+    const { plan } = first.work;
+    const head = this.#partOf(first.work);
+    const key = batchKey(head);
+    const entries = [first];
+    const parts = [head];
+    let room = this.#roomFor(key) - (head.rows ?? 0);
+    if (key !== undefined && room > 0) {
+      for (const entry of [...this.#queue]) {
+        if (entry.work.plan !== plan || (entry.work.rows ?? Number.POSITIVE_INFINITY) > room) continue;
+        const part = this.#partOf(entry.work);
+        if (batchKey(part) !== key) continue;
+        this.#queue.splice(this.#queue.indexOf(entry), 1);
+        entries.push(entry);
+        parts.push(part);
+        room -= part.rows ?? 0;
+        if (room <= 0) break;
+      }
+    }
+    try {
+      requireRows(plan, head, first.work);
+      const batch = new Batch(plan, parts);
+      const { program } = batch;
+      const isIdle = program.steps.length === 0;
+      const result = isIdle ? NOTHING : await this.#runtime.run(program, batch.values);
+      const running = performance.now() - start;
+      if (!isIdle) this.#learn(key, running / batch.rows);
+      for (const [at, partResult] of batch.split(result).entries()) {
+        const [entry, part] = [entries[at], parts[at]];
+        if (!entry || !part) continue;
+        this.#keep(part, partResult, parts.length > 1);
+        entry.resolve({
+          ...partResult,
+          cached: [...part.given.keys()].some((value) => !entry.work.inputs.has(value)),
+          queued: start - entry.since,
+          running,
+          batchRows: isIdle ? 0 : batch.rows,
+        });
+      }
+    } catch (thrown) {
+      const error = asPolyheadError(thrown, "RUN_FAILED", "The run failed");
+      for (const { reject } of entries) reject(error);
+    }
+    this.#running--;
+    this.#dispatch();
+  }
+
+  /** What the request needs now; features that came into the cache while it waited are not computed again. */
+  #partOf({ plan, wanted, inputs, rows, digest }: Work): Part {
+    const given = new Map(inputs);
+    const recall = (value: Identity) => {
+      if (given.has(value)) return true;
+      const found = digest === undefined ? undefined : this.#cache.get(value, digest);
+      // What callers get is theirs to change; what the cache has is not.
+      if (found) given.set(value, wanted.has(value) ? copyOf(found) : found);
+      return found !== undefined;
+    };
+    const needs = plan.needs(wanted, recall);
+    const hasRows = [...needs.passing].every((value) => plan.hasRows(value));
+    return { wanted, given, needs, rows: hasRows ? rows : undefined, digest };
+  }
+
+  #keep({ wanted, digest, needs }: Part, { values }: PartResult, isShared: boolean): void {
+    if (digest === undefined) return;
+    for (const value of needs.passing) {
+      const made = values.get(value);
+      const isNew = [...needs.made.values()].some((each) => each.has(value));
+      if (made && isNew) this.#cache.set(value, digest, wanted.has(value) || isShared ? copyOf(made) : made);
+    }
+  }
+
+  #roomFor(key: string | undefined): number {
+    const pace = key === undefined ? undefined : this.#paces.get(key);
+    if (pace === undefined) return 1; // the first one is a measurement
+    return Math.max(1, Math.min(this.#batchRows, Math.floor(this.#batchMilliseconds / pace)));
+  }
+
+  #learn(key: string | undefined, milliseconds: number): void {
+    const blend = (before: number | undefined) =>
+      before === undefined ? milliseconds : before + NEWEST * (milliseconds - before);
+    this.#pace = blend(this.#pace);
+    if (key === undefined) return;
+    const pace = blend(this.#paces.get(key));
+    this.#paces.delete(key);
+    this.#paces.set(key, pace);
+    for (const oldest of this.#paces.keys()) {
+      if (this.#paces.size <= MAX_PACES) break;
+      this.#paces.delete(oldest);
+    }
+  }
+}
+
+/** Kinds of batches whose pace is remembered. */
+const MAX_PACES = 256;
+
+const NOTHING = {
+  values: new Map<string, Tensor>(),
+  failures: new Map<string, PolyheadError>(),
+  stepTimes: [],
+};
+
+/** Segments that take one row cannot pass on what has no rows. */
+function requireRows(plan: Plan, { needs }: Part, { inputs }: Work): void {
+  const isByRow = [...needs.made.keys()].some(({ byRow }) => byRow);
+  const rows = Math.max(1, ...[...inputs.values()].map(({ shape }) => shape[0] ?? 1));
+  if (!isByRow || rows === 1 || [...needs.passing].every((value) => plan.hasRows(value))) return;
+  throw new PolyheadError(
+    "INPUT_MISMATCH",
+    `The input has ${rows} rows; this model takes one, and shares values with others that are no lists of rows. Send the rows one by one.`,
+    { rows, expected: 1 },
+  );
+}
+
+function copyOf(value: Tensor): Tensor {
+  return ArrayBuffer.isView(value.data) ? { ...value, data: value.data.slice() } : value;
+}
+
+function aborted(): PolyheadError {
+  return new PolyheadError("ABORTED", "The caller gave up before the answer was there.", {});
+}
+
+function tooLate(timeout: number): PolyheadError {
+  return new PolyheadError(
+    "DEADLINE_EXCEEDED",
+    `The answer was not there within ${timeout} ms, as the caller asked; nothing more is done for it.`,
+    { timeout },
+  );
+}
