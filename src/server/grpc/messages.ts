@@ -31,7 +31,9 @@ export function decode<Schema extends DescMessage>(schema: Schema, bytes: Uint8A
     advice: "Send tensors as raw_input_contents.",
   });
   try {
-    return fromBinary(schema, bytes, { readUnknownFields: false });
+    // Not a Buffer, whose slices would be Buffers too.
+    const plain = new Uint8Array(bytes.buffer, bytes.byteOffset, bytes.length);
+    return fromBinary(schema, plain, { readUnknownFields: false });
   } catch (thrown) {
     const cause = asError(thrown);
     throw new PolyheadError("INVALID_ARGUMENT", `${broken}: ${cause.message}.`, {}, { cause });

@@ -74,6 +74,7 @@ export async function startGrpc(service: Service, options: GrpcOptions = {}): Pr
   const { host = "127.0.0.1", port = DEFAULT_PORT, limits = DEFAULT_LIMITS } = options;
   const tokens = options.tokens ?? new Tokens([]);
   checkExposure(host, tokens, options.isOpen === true);
+  // Channelz stays on: without it grpc-js 1.14 does not know the connections that forceShutdown has to end.
   const server = new Server({
     interceptors: [frontDoor(tokens)],
     "grpc.max_receive_message_length": limits.bodyBytes,
@@ -81,7 +82,6 @@ export async function startGrpc(service: Service, options: GrpcOptions = {}): Pr
     "grpc.max_concurrent_streams": CONCURRENT_CALLS,
     "grpc-node.flow_control_window": FLOW_CONTROL_WINDOW,
     "grpc.keepalive_time_ms": 60_000,
-    "grpc.enable_channelz": 0,
   });
   const health = new Health(service, [GRPCInferenceService.typeName, HealthDefinition.typeName]);
   const stop = new AbortController();
