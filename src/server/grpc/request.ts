@@ -82,6 +82,7 @@ export function inferResponse(
 ): MessageInitShape<typeof ModelInferResponseSchema> {
   const outputs = answeredOutputs(wanted, result);
   const revision = result.routes[message.modelName]?.revision ?? "";
+  const several = wanted.routes.length > 1;
   const raw = isRaw || outputs.some(({ tensor }) => !isTyped(tensor.dtype));
   return {
     modelName: message.modelName,
@@ -92,11 +93,11 @@ export function inferResponse(
       cached: { parameterChoice: { case: "boolParam", value: result.cached } },
       revision: text(revision),
     },
-    outputs: outputs.map(({ name, tensor, revision }) => ({
+    outputs: outputs.map(({ name, route, revision, tensor }) => ({
       name,
       datatype: datatypeOf(tensor.dtype),
       shape: tensor.shape.map(BigInt),
-      parameters: { revision: text(revision) },
+      parameters: several ? { route: text(route), revision: text(revision) } : {},
       ...(raw ? {} : { contents: writeContents(tensor) }),
     })),
     rawOutputContents: raw ? outputs.map(({ tensor }) => writeRawTensor(tensor)) : [],

@@ -3,6 +3,8 @@
  * looked at before a message is read. A message is held whole in memory, so models of more than the limit of a
  * request go over HTTP.
  */
+
+import { createSecureContext } from "node:tls";
 import {
   type handleUnaryCall,
   type Metadata,
@@ -18,49 +20,52 @@ import {
   status,
   type UntypedHandleCall,
 } from "@grpc/grpc-js";
+import { destination, pino } from "pino";
 import { asError, PolyheadError } from "../../base/errors.js";
 import { DEFAULT_LIMITS, type Limits } from "../protocol/limits.js";
-import { checkExposure, Tokens } from "../protocol/tokens.js";
+import { checkName } from "../protocol/names.js";
+import { readPem } from "../protocol/pem.js";
+import { checkExposure, type Token, Tokens } from "../protocol/tokens.js";
 import type { Author, Service } from "../service.js";
-import { authorizationOf, type Call, type CallRecord, callOf, recordOf, requestIdOf } from "./call.js";
+import { authorizationOf, type Call, callOf, requestIdOf } from "./call.js";
 import { serviceDefinition } from "./definition.js";
 import { Health as HealthDefinition } from "./generated/health_pb.js";
 import { GRPCInferenceService } from "./generated/inference_pb.js";
 import { Health } from "./health.js";
 import { inferenceMethods, SCOPES, UNIMPLEMENTED, type Unary } from "./inference.js";
-import { type Failure, failure } from "./status.js";
+import { type CallLogger, observe } from "./observe.js";
+import { failure } from "./status.js";
 import { streamInference } from "./stream.js";
 
-/** How the server listens, and what it allows. */
+/** Where and how to listen. */
 export interface GrpcOptions {
-  /** Host name or address; the loopback by default. */
+  /** 127.0.0.1 when left out. */
   readonly host?: string | undefined;
-  /** 0 takes a free one; 8001 by default, as Triton has it. */
+  /** 8001 when left out; 0 for any free port. */
   readonly port?: number | undefined;
-  readonly limits?: Limits | undefined;
-  /** None lets everybody who reaches the address do everything; see `isOpen`. */
-  readonly tokens?: Tokens | undefined;
-  /** Allows listening beyond the loopback without tokens. */
-  readonly isOpen?: boolean | undefined;
-  /** Contents of PEM files; without them the connection is not encrypted. */
-  readonly tls?: { readonly certificate: Buffer; readonly key: Buffer } | undefined;
-  /** Told of every call that ended, for logs and metrics. */
-  readonly onCall?: ((record: CallRecord) => void) | undefined;
+  /** Who may do what; none for everybody, on the loopback only. */
+  readonly tokens?: readonly Token[] | undefined;
+  /** Lets everybody who reaches the address do everything. */
+  readonly allowOpen?: boolean | undefined;
+  readonly limits?: Partial<Limits> | undefined;
+  /** Milliseconds for calls under way when the server closes; 30,000 when left out. */
+  readonly drain?: number | undefined;
+  /** PEM files; without them connections are not encrypted. */
+  readonly tls?: { readonly certFile: string; readonly keyFile: string } | undefined;
+  /** Writes JSON to stderr when left out. */
+  readonly logger?: CallLogger | undefined;
 }
 
 /** A server that listens. */
 export interface GrpcServer {
   /** `host:port`, with the port that was taken. */
   readonly address: string;
-  /**
-   * Takes no more calls and waits for those under way.
-   * @param grace milliseconds after which what is left is cancelled; 30,000 by default
-   */
-  close(grace?: number): Promise<void>;
+  /** Takes no more calls, lets those under way finish for as long as `drain` says, and then cancels them. */
+  close(): Promise<void>;
 }
 
 const DEFAULT_PORT = 8001;
-const DEFAULT_GRACE = 30_000;
+const DEFAULT_DRAIN = 30_000;
 /** Calls of one connection at a time. */
 const CONCURRENT_CALLS = 256;
 /** Bytes that a client may send ahead of what was read; gRPC's 64 KiB make large tensors wait for the network. */
@@ -68,12 +73,16 @@ const FLOW_CONTROL_WINDOW = 8 * 2 ** 20;
 
 /**
  * Serves over gRPC.
- * @throws PolyheadError INVALID_ARGUMENT when the address, its exposure or the TLS files are wrong
+ * @throws PolyheadError INVALID_ARGUMENT for an address beyond the loopback without tokens, an address that cannot
+ *   be listened on, and wrong tokens or TLS files; FILE_NOT_FOUND for TLS files
  */
 export async function startGrpc(service: Service, options: GrpcOptions = {}): Promise<GrpcServer> {
-  const { host = "127.0.0.1", port = DEFAULT_PORT, limits = DEFAULT_LIMITS } = options;
-  const tokens = options.tokens ?? new Tokens([]);
-  checkExposure(host, tokens, options.isOpen === true);
+  const { host = "127.0.0.1", port = DEFAULT_PORT, drain = DEFAULT_DRAIN, allowOpen = false } = options;
+  const limits = { ...DEFAULT_LIMITS, ...options.limits };
+  const tokens = new Tokens(options.tokens ?? []);
+  const logger = options.logger ?? pino({ base: null }, destination(2));
+  checkExposure(host, tokens, allowOpen);
+  const credentials = await credentialsOf(options.tls);
   // Channelz stays on: without it grpc-js 1.14 does not know the connections that forceShutdown has to end.
   const server = new Server({
     interceptors: [frontDoor(tokens)],
@@ -85,14 +94,14 @@ export async function startGrpc(service: Service, options: GrpcOptions = {}): Pr
   });
   const health = new Health(service, [GRPCInferenceService.typeName, HealthDefinition.typeName]);
   const stop = new AbortController();
-  const authorOf = (call: Call): Author => ({
-    by: tokens.authorize(call.authorization, "control") ?? "anonymous",
-    reason: `gRPC ${call.method}`,
-  });
-  const told = options.onCall ?? (() => undefined);
+  const authorOf = ({ metadata }: Call): Author => {
+    const [named = "anonymous"] = metadata.get("x-polyhead-author");
+    const token = tokens.authorize(authorizationOf(metadata), "control");
+    return { by: token ?? checkName(named, "The metadata x-polyhead-author", limits) };
+  };
 
   const unary = Object.entries(inferenceMethods(service, limits, authorOf)).map(
-    ([method, handle]): [string, UntypedHandleCall] => [method, unaryHandler(method, handle, told)],
+    ([method, handle]): [string, UntypedHandleCall] => [method, unaryHandler(method, handle, logger)],
   );
   const missing = [...UNIMPLEMENTED].map(([method, details]): [string, UntypedHandleCall] => [
     method,
@@ -100,20 +109,20 @@ export async function startGrpc(service: Service, options: GrpcOptions = {}): Pr
   ]);
   server.addService(serviceDefinition(GRPCInferenceService), {
     ...Object.fromEntries([...unary, ...missing]),
-    ModelStreamInfer: streamHandler(service, limits, stop.signal, told),
+    ModelStreamInfer: streamHandler(service, limits, stop.signal, logger),
   });
   server.addService(serviceDefinition(HealthDefinition), {
     Check: checkHandler(health),
     Watch: watchHandler(health),
   });
 
-  const taken = await bind(server, host, port, options.tls);
+  const taken = await bind(server, host, port, credentials);
   return {
     address: `${bracketed(host)}:${taken}`,
-    async close(grace = DEFAULT_GRACE) {
+    async close() {
       health.close();
       stop.abort();
-      await shutDown(server, grace);
+      await shutDown(server, drain);
     },
   };
 }
@@ -142,26 +151,23 @@ function frontDoor(tokens: Tokens): ServerInterceptor {
   };
 }
 
-function unaryHandler(
-  method: string,
-  handle: Unary,
-  told: (record: CallRecord) => void,
-): handleUnaryCall<Buffer, Buffer> {
+function unaryHandler(method: string, handle: Unary, logger: CallLogger): handleUnaryCall<Buffer, Buffer> {
   return (surface, callback) => {
     const call = callOf(method, surface);
-    const start = performance.now();
-    const end = (failed: Failure | undefined) => told(recordOf(call, start, failed));
-    handle(surface.request, call).then(
-      (bytes) => {
-        callback(null, bytes);
-        end(undefined);
-      },
-      (thrown: unknown) => {
-        const failed = failure(thrown, call.requestId);
-        callback(failed.status);
-        end(failed);
-      },
-    );
+    const observed = observe(call, surface.metadata, logger);
+    observed
+      .run(() => handle(surface.request, call))
+      .then(
+        (bytes) => {
+          callback(null, bytes);
+          observed.end();
+        },
+        (thrown: unknown) => {
+          const failed = failure(thrown, call.requestId);
+          callback(failed.status);
+          observed.end(failed);
+        },
+      );
   };
 }
 
@@ -169,23 +175,24 @@ function streamHandler(
   service: Service,
   limits: Limits,
   stop: AbortSignal,
-  told: (record: CallRecord) => void,
+  logger: CallLogger,
 ): UntypedHandleCall {
   return (stream: ServerDuplexStream<Buffer, Buffer>) => {
     const call = callOf("ModelStreamInfer", stream);
-    const start = performance.now();
-    const failed = (each: Failure) => told(recordOf(call, start, each));
-    streamInference(stream, call, service, limits, stop, failed).then(
-      () => {
-        if (stop.aborted) {
-          stream.emit("error", { code: status.UNAVAILABLE, details: "The server shuts down." });
-        } else {
-          stream.end();
-          told(recordOf(call, start, undefined));
-        }
-      },
-      (thrown: unknown) => stream.emit("error", failure(thrown, call.requestId).status),
-    );
+    const observed = observe(call, stream.metadata, logger);
+    const fail = (thrown: unknown) => {
+      const failed = failure(thrown, call.requestId);
+      stream.emit("error", failed.status);
+      observed.end(failed);
+    };
+    observed
+      .run(() => streamInference(stream, call, service, limits, stop, observed.failed))
+      .then(() => {
+        if (call.signal.aborted) return fail(call.signal.reason);
+        if (stop.aborted) return fail(new PolyheadError("CLOSED", "The server shuts down.", {}));
+        stream.end();
+        observed.end();
+      }, fail);
   };
 }
 
@@ -211,11 +218,28 @@ function watchHandler(health: Health): UntypedHandleCall {
   };
 }
 
-async function bind(server: Server, host: string, port: number, tls: GrpcOptions["tls"]): Promise<number> {
+async function credentialsOf(tls: GrpcOptions["tls"]): Promise<ServerCredentials> {
+  if (!tls) return ServerCredentials.createInsecure();
+  const [certificate, key] = await Promise.all([readPem(tls.certFile), readPem(tls.keyFile)]);
   try {
-    const credentials = tls
-      ? ServerCredentials.createSsl(null, [{ cert_chain: tls.certificate, private_key: tls.key }])
-      : ServerCredentials.createInsecure();
+    createSecureContext({ cert: certificate, key });
+  } catch (thrown) {
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      `The TLS files do not fit: ${asError(thrown).message}. Expected a certificate and its own key, in PEM.`,
+      { ...tls },
+    );
+  }
+  return ServerCredentials.createSsl(null, [{ cert_chain: certificate, private_key: key }]);
+}
+
+async function bind(
+  server: Server,
+  host: string,
+  port: number,
+  credentials: ServerCredentials,
+): Promise<number> {
+  try {
     return await new Promise<number>((resolve, reject) => {
       server.bindAsync(`${bracketed(host)}:${port}`, credentials, (error, taken) => {
         if (error) reject(error);
@@ -224,23 +248,21 @@ async function bind(server: Server, host: string, port: number, tls: GrpcOptions
     });
   } catch (thrown) {
     server.forceShutdown();
-    const cause = asError(thrown);
     throw new PolyheadError(
       "INVALID_ARGUMENT",
-      `gRPC cannot listen on ${bracketed(host)}:${port}: ${cause.message}. Choose an address of this machine and a free port${tls ? ", and a certificate with its own key" : ""}.`,
+      `Cannot listen on ${bracketed(host)}:${port}: ${asError(thrown).message}. Choose another address, or port 0 for any free one.`,
       { host, port },
-      { cause },
     );
   }
 }
 
-async function shutDown(server: Server, grace: number): Promise<void> {
+async function shutDown(server: Server, drain: number): Promise<void> {
   let timer: NodeJS.Timeout | undefined;
   await new Promise<void>((resolve) => {
     timer = setTimeout(() => {
       server.forceShutdown();
       resolve();
-    }, grace);
+    }, drain);
     server.tryShutdown(() => resolve());
   });
   clearTimeout(timer);

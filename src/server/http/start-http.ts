@@ -1,11 +1,11 @@
 /** The REST server: from a socket to a {@link Service}. */
-import { readFile } from "node:fs/promises";
 import type { AddressInfo } from "node:net";
 import multipart from "@fastify/multipart";
 import fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from "fastify";
 import { destination, pino } from "pino";
 import { asError, PolyheadError } from "../../base/errors.js";
 import { DEFAULT_LIMITS, type Limits } from "../protocol/limits.js";
+import { readPem } from "../protocol/pem.js";
 import { checkExposure, isLoopback, type Token, Tokens } from "../protocol/tokens.js";
 import type { Service } from "../service.js";
 import { guard } from "./access.js";
@@ -139,16 +139,6 @@ async function createApp(
   app.setValidatorCompiler(() => () => true);
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   return app as FastifyInstance;
-}
-
-async function readPem(file: string): Promise<Buffer> {
-  try {
-    return await readFile(file);
-  } catch (thrown) {
-    throw new PolyheadError("FILE_NOT_FOUND", `The TLS file cannot be read: ${asError(thrown).message}.`, {
-      file,
-    });
-  }
 }
 
 async function listen(app: FastifyInstance, host: string, port: number): Promise<void> {

@@ -22,7 +22,7 @@ let server: GrpcServer;
 let client: WireClient;
 beforeAll(async () => {
   service = new FakeService();
-  server = await startGrpc(service, { port: 0 });
+  server = await startGrpc(service, { port: 0, logger: { info: () => undefined, error: () => undefined } });
   client = new WireClient(server.address);
 });
 beforeEach(() => {

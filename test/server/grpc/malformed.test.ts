@@ -13,7 +13,10 @@ import { entry, floats, message, packed, WireClient } from "./wire.js";
 let server: GrpcServer;
 let client: WireClient;
 beforeAll(async () => {
-  server = await startGrpc(new FakeService(), { port: 0 });
+  server = await startGrpc(new FakeService(), {
+    port: 0,
+    logger: { info: () => undefined, error: () => undefined },
+  });
   client = new WireClient(server.address);
 });
 afterAll(async () => {

@@ -17,7 +17,10 @@ it.skipIf(python === undefined || !works("protoc", ["--version"]))(
   "Python's grpcio understands the server (needs python3-grpcio and protoc)",
   async () => {
     const service = new FakeService();
-    const server = await startGrpc(service, { port: 0 });
+    const server = await startGrpc(service, {
+      port: 0,
+      logger: { info: () => undefined, error: () => undefined },
+    });
     const stubs = mkdtempSync(join(tmpdir(), "polyhead-stubs-"));
     try {
       execFileSync("protoc", [`--proto_path=${proto}`, `--python_out=${stubs}`, "inference.proto"]);

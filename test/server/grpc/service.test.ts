@@ -4,23 +4,23 @@ import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { credentials, status } from "@grpc/grpc-js";
+import { pino } from "pino";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { PolyheadError } from "../../../src/base/errors.js";
-import type { CallRecord } from "../../../src/server/grpc/call.js";
 import { type GrpcOptions, type GrpcServer, startGrpc } from "../../../src/server/grpc/server.js";
 import { DEFAULT_LIMITS } from "../../../src/server/protocol/limits.js";
-import { Tokens } from "../../../src/server/protocol/tokens.js";
 import { FakeService } from "../fake-service.js";
 import { entry, floats, message, number, numbers, packed, parts, read, text, WireClient } from "./wire.js";
 
 let service: FakeService;
 let server: GrpcServer;
 let client: WireClient;
+const silent = { info: () => undefined, error: () => undefined };
 const opened: { close(): unknown }[] = [];
 async function start(options: GrpcOptions = {}) {
-  server = await startGrpc(service, { port: 0, ...options });
+  server = await startGrpc(service, { port: 0, drain: 10_000, logger: silent, ...options });
   client = new WireClient(server.address);
-  opened.push(client, { close: () => server.close(0) });
+  opened.push(client, { close: () => server.close() });
 }
 beforeEach(() => {
   service = new FakeService();
@@ -145,6 +145,11 @@ describe("the repository", () => {
     expect((await client.call("RepositoryModelUnload", message([2, "nothing"]))).code).toBe(status.NOT_FOUND);
   });
 
+  it("keeps who asked, where no token says it", async () => {
+    await client.ok("RepositoryModelUnload", message([2, "food"]), { "x-polyhead-author": "ann" });
+    expect(service.changes).toEqual([{ name: "food", by: "ann" }]);
+  });
+
   it("loads the file that a client sends", async () => {
     const file = Buffer.from([8, 1, 2, 3]);
     const parameters = message(
@@ -234,10 +239,10 @@ describe("tokens", () => {
   const CONTROL = { authorization: "Bearer control-token-0123456789" };
   beforeEach(() =>
     start({
-      tokens: new Tokens([
+      tokens: [
         { name: "reader", secret: "read-token-0123456789", scopes: ["read"] },
         { name: "admin", secret: "control-token-0123456789", scopes: ["control"] },
-      ]),
+      ],
     }),
   );
 
@@ -278,15 +283,16 @@ describe("tokens", () => {
     await expect(startGrpc(service, { host: "0.0.0.0", port: 0 })).rejects.toMatchObject({
       code: "INVALID_ARGUMENT",
     });
-    await start({ host: "0.0.0.0", isOpen: true });
+    await start({ host: "0.0.0.0", allowOpen: true });
   });
 });
 
 describe("failures", () => {
-  const records: CallRecord[] = [];
+  let log: Record<string, unknown>[];
   beforeEach(() => {
-    records.length = 0;
-    return start({ onCall: (record) => records.push(record) });
+    log = [];
+    const write = (line: string) => log.push(JSON.parse(line));
+    return start({ logger: pino({ base: null }, { write }) });
   });
 
   it("say when to come again", async () => {
@@ -319,8 +325,11 @@ describe("failures", () => {
     expect(details).not.toContain("secret");
     expect(details).toContain("abc-1");
     expect(trailers.get("x-request-id")).toEqual(["abc-1"]);
-    expect(records).toMatchObject([{ method: "ModelInfer", requestId: "abc-1", status: "INTERNAL" }]);
-    expect(records[0]?.error?.message).toContain("/root/secret");
+    expect(log).toMatchObject([
+      { level: 50, reqId: "abc-1", method: "ModelInfer", msg: "failed" },
+      { level: 30, reqId: "abc-1", method: "ModelInfer", status: "INTERNAL", msg: "answered" },
+    ]);
+    expect(JSON.stringify(log[0])).toContain("/root/secret");
   });
 
   it("have messages that fit into headers, whatever they say", async () => {
@@ -420,7 +429,7 @@ describe("the server", () => {
   });
 
   it("cancels what is left after the grace", async () => {
-    await start();
+    await start({ drain: 10 });
     const running = new Promise<void>((started) => {
       service.before = () => {
         started();
@@ -429,7 +438,7 @@ describe("the server", () => {
     });
     const answer = client.call("ModelInfer", FOOD);
     await running;
-    await server.close(10);
+    await server.close();
     expect((await answer).code).not.toBe(status.OK);
   });
 
@@ -463,13 +472,13 @@ describe("the server", () => {
         { stdio: "ignore" },
       );
       const pem = readFileSync(certificate);
-      await start({ tls: { certificate: pem, key: readFileSync(key) } });
+      await start({ tls: { certFile: certificate, keyFile: key } });
       const secure = new WireClient(server.address, credentials.createSsl(pem));
       opened.push(secure);
       await secure.ok("ModelInfer", FOOD);
       expect((await client.call("ModelInfer", FOOD)).code).toBe(status.UNAVAILABLE);
       await expect(
-        startGrpc(service, { port: 0, tls: { certificate: Buffer.from("no"), key: Buffer.from("no") } }),
+        startGrpc(service, { port: 0, tls: { certFile: certificate, keyFile: certificate } }),
       ).rejects.toMatchObject({ code: "INVALID_ARGUMENT" });
     } finally {
       rmSync(folder, { recursive: true });
