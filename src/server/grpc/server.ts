@@ -68,8 +68,6 @@ const DEFAULT_PORT = 8001;
 const DEFAULT_DRAIN = 30_000;
 /** Calls of one connection at a time. */
 const CONCURRENT_CALLS = 256;
-/** Bytes that a client may send ahead of what was read; gRPC's 64 KiB make large tensors wait for the network. */
-const FLOW_CONTROL_WINDOW = 8 * 2 ** 20;
 
 /**
  * Serves over gRPC.
@@ -89,7 +87,6 @@ export async function startGrpc(service: Service, options: GrpcOptions = {}): Pr
     "grpc.max_receive_message_length": limits.bodyBytes,
     "grpc.max_send_message_length": -1,
     "grpc.max_concurrent_streams": CONCURRENT_CALLS,
-    "grpc-node.flow_control_window": FLOW_CONTROL_WINDOW,
     "grpc.keepalive_time_ms": 60_000,
   });
   const health = new Health(service, [GRPCInferenceService.typeName, HealthDefinition.typeName]);
