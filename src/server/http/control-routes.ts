@@ -23,7 +23,7 @@ import {
   type Target,
 } from "./control-schemas.js";
 import { documented } from "./documented.js";
-import { uploadOf } from "./uploads.js";
+import { queryOf, uploadOf } from "./uploads.js";
 import { checkedFields } from "./validation.js";
 
 /** What all control paths begin with. */
@@ -104,7 +104,7 @@ export function addControlRoutes(app: FastifyInstance, service: Service, limits:
     },
     async (request) => {
       const route = nameOf(request.params.route);
-      const { reason } = checkedFields(ReasonBody, request.query, "The query");
+      const { reason } = checkedFields(ReasonBody, queryOf(request), "The query");
       await service.removeRoute(route, authorOf(request, reason, limits));
       return { removed: route };
     },
@@ -131,9 +131,9 @@ function addReadingRoutes(app: FastifyInstance, service: Service, limits: Limits
         query: HistoryFields,
         answer: HistoryAnswer,
       }),
-      async ({ params, query }) => {
-        const { limit } = checkedFields(HistoryFields, query, "The query");
-        const { route } = params;
+      async (request) => {
+        const { limit } = checkedFields(HistoryFields, queryOf(request), "The query");
+        const { route } = request.params;
         const name = route === undefined ? undefined : checkModelName(route, "The route's name", limits);
         return { history: service.history(name).slice(0, limit) };
       },

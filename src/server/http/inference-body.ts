@@ -75,9 +75,9 @@ export function readInference(
   }
   binary.finish();
   const { outputs = [], parameters } = request;
-  const all = bool(own(parameters, "binary_data_output") ?? false, "binary_data_output");
+  const all = bool(own(parameters, "binary_data_output"), "binary_data_output", false);
   const binaryOutputs = new Map(
-    outputs.map((output) => [output.name, bool(own(output.parameters, "binary_data") ?? all, "binary_data")]),
+    outputs.map((output) => [output.name, bool(own(output.parameters, "binary_data"), "binary_data", all)]),
   );
   return {
     id: request.id === undefined ? undefined : checkId(request.id, limits),

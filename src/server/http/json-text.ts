@@ -20,7 +20,18 @@ export function parseJson(bytes: Uint8Array, what: string): unknown {
   const value = parse(text, what);
   if (!LONG.test(text)) return value;
   const marked = markLongNumbers(text);
-  return marked === text ? value : JSON.parse(marked, revive);
+  if (marked === text) return value;
+  try {
+    return JSON.parse(marked, revive);
+  } catch (thrown) {
+    // The reviver is called by recursion.
+    if (!(thrown instanceof RangeError)) throw thrown;
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      `${what} has lists within lists too deep; expected a few levels.`,
+      {},
+    );
+  }
 }
 
 function decode(bytes: Uint8Array, what: string): string {

@@ -1,5 +1,5 @@
 /** Values from outside against the schemas that also document them, with messages that say where and what. */
-import type { Static, TSchema } from "typebox";
+import { IsBoolean, IsInteger, IsNumber, type Static, type TObject, type TSchema } from "typebox";
 import { Compile, type Validator } from "typebox/compile";
 import { PolyheadError } from "../../base/errors.js";
 import { shown } from "../protocol/shown.js";
@@ -30,12 +30,24 @@ export function checked<Type extends TSchema>(schema: Type, value: unknown, what
  * Fields of a query or form, which are all texts, as the schema has them.
  * @throws PolyheadError INVALID_ARGUMENT
  */
-export function checkedFields<Type extends TSchema>(
+export function checkedFields<Type extends TObject>(
   schema: Type,
-  fields: unknown,
+  fields: object,
   what: string,
 ): Static<Type> {
-  return checked(schema, validatorOf(schema).Convert(structuredClone(fields)), what);
+  const values = Object.entries(fields).map(([name, value]) => [
+    name,
+    fieldValue(schema.properties[name], value),
+  ]);
+  return checked(schema, Object.fromEntries(values), what);
+}
+
+/** The value of a text where the schema wants something else and the text is just that; else the text. */
+function fieldValue(schema: TSchema | undefined, text: unknown): unknown {
+  if (typeof text !== "string" || schema === undefined) return text;
+  const isNumber = (IsInteger(schema) || IsNumber(schema)) && /^-?\d+(\.\d+)?(e[+-]?\d+)?$/i.test(text);
+  if (isNumber) return Number(text);
+  return IsBoolean(schema) && /^(true|false)$/.test(text) ? text === "true" : text;
 }
 
 function validatorOf(schema: TSchema): Validator {

@@ -36,30 +36,34 @@ export function readParameters(
     throw limitExceeded("The request has", parameters.size, limits.entries, "parameters");
   }
   const key = parameters.get("key");
-  wholeNumber(parameters.get("priority") ?? 0, "priority");
-  const microseconds = wholeNumber(parameters.get("timeout") ?? 0, "timeout");
+  wholeNumber(parameters.get("priority"), "priority", 0);
+  const microseconds = wholeNumber(parameters.get("timeout"), "timeout", 0);
   return {
     routes: routeNames(parameters.get("routes"), limits),
     key: key === undefined ? undefined : checkName(key, "The parameter key", limits),
-    cache: bool(parameters.get("cache") ?? true, "cache"),
+    cache: bool(parameters.get("cache"), "cache", true),
     timeout: microseconds === 0 ? limits.timeout : Math.min(microseconds / 1000, limits.timeout),
   };
 }
 
 /**
  * A parameter that is a bool.
+ * @param fallback for one that is not given
  * @throws PolyheadError INVALID_ARGUMENT
  */
-export function bool(value: unknown, name: string): boolean {
+export function bool(given: unknown, name: string, fallback: boolean): boolean {
+  const value = given === undefined ? fallback : given;
   if (typeof value === "boolean") return value;
   throw refused(name, value, "a bool");
 }
 
 /**
  * A parameter that is a whole number from 0 on.
+ * @param fallback for one that is not given
  * @throws PolyheadError INVALID_ARGUMENT
  */
-export function wholeNumber(value: unknown, name: string): number {
+export function wholeNumber(given: unknown, name: string, fallback?: number): number {
+  const value = given === undefined ? fallback : given;
   const number = typeof value === "bigint" ? Number(value) : value;
   if (typeof number === "number" && Number.isInteger(number) && number >= 0) return number;
   throw refused(name, value, "a whole number from 0 on");
