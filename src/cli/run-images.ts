@@ -5,13 +5,13 @@
 import { PolyheadError } from "../base/errors.js";
 import { ACTIVATIONS } from "../onnx/metadata.js";
 import type { Tensor } from "../tensor/tensor.js";
+import { classesOf } from "../vision/classes.js";
 import type { Classification } from "../vision/classification.js";
 import { parseDecoding } from "../vision/decoding.js";
 import { type Detection, decodeDetections } from "../vision/detections.js";
 import { type Image, imageTensor } from "../vision/image.js";
 import type { Placement } from "../vision/placement.js";
 import { type Preprocessing, parsePreprocessing } from "../vision/preprocessing.js";
-import { classesOf } from "./classes.js";
 import type { Route, Routes } from "./routes.js";
 
 /** What a route says about an image. */

@@ -89,6 +89,8 @@ export interface LoadedModel {
   readonly revision: string;
   /** Routes that point to it, as their shadow too. */
   readonly routes: readonly string[];
+  /** The revisions of the backbones and adapters that it reads. */
+  readonly through: readonly string[];
   /** Names of the inputs that its requests give; of a head those of the backbones that it reads. */
   readonly inputs: readonly string[];
   /** What its requests give and get, as far as the file says it. */
@@ -157,6 +159,7 @@ export class Engine {
     return [...members.values()].map((member) => ({
       revision: member.revision,
       metadata: member.metadata,
+      through: member.providers.map(({ revision }) => revision),
       inputs: [...member.inputs.keys()],
       signature: member.signature,
       routes: [...routes].flatMap(([name, route]) => (route.uses(member.revision) ? [name] : [])),
@@ -216,20 +219,40 @@ export class Engine {
    */
   async switch(changes: Readonly<Record<string, string | RouteTarget>>): Promise<number> {
     return this.#change(async () => {
-      const routes = new Map(this.#current.routes);
-      const changed: [string, RouteTarget][] = [];
-      for (const [name, target] of Object.entries(changes)) {
-        const before = this.#route(this.#current, name);
-        const wanted = typeof target === "string" ? { revisions: [{ revision: target, weight: 1 }] } : target;
-        const after = new Route(wanted, (revision) => this.#loaded(revision));
-        if (JSON.stringify(before.target) === JSON.stringify(after.target)) continue;
-        routes.set(name, after);
-        changed.push([name, before.target]);
-      }
-      const generation = await this.#publish(this.#current.members, routes);
-      for (const [name, before] of changed) this.#remember(name, before);
-      return generation;
+      for (const name of Object.keys(changes)) this.#route(this.#current, name);
+      return this.#assign(changes);
     });
+  }
+
+  /**
+   * Gives, moves and takes away routes, all at once; what is not named stays. A new name is given a route, and one
+   * with `null` loses its route.
+   * @returns the number of the generation from which on it holds
+   * @throws PolyheadError NOT_FOUND for a revision that is not loaded, INVALID_ARGUMENT for shares that are none
+   */
+  async assign(changes: Readonly<Record<string, string | RouteTarget | null>>): Promise<number> {
+    return this.#change(() => this.#assign(changes));
+  }
+
+  async #assign(changes: Readonly<Record<string, string | RouteTarget | null>>): Promise<number> {
+    const routes = new Map(this.#current.routes);
+    const changed: [string, RouteTarget][] = [];
+    for (const [name, target] of Object.entries(changes)) {
+      const before = routes.get(name);
+      if (target === null) {
+        routes.delete(name);
+        continue;
+      }
+      const wanted = typeof target === "string" ? { revisions: [{ revision: target, weight: 1 }] } : target;
+      const after = new Route(wanted, (revision) => this.#loaded(revision));
+      if (before && JSON.stringify(before.target) === JSON.stringify(after.target)) continue;
+      routes.set(name, after);
+      if (before) changed.push([name, before.target]);
+    }
+    const generation = await this.#publish(this.#current.members, routes);
+    for (const [name, before] of changed) this.#remember(name, before);
+    for (const [name, target] of Object.entries(changes)) if (target === null) this.#history.delete(name);
+    return generation;
   }
 
   /**

@@ -1,4 +1,5 @@
 /** Images in, preprocessing, decoding of results, metrics and pictures of results. */
+export * from "./classes.js";
 export * from "./classification.js";
 export * from "./coco.js";
 export * from "./decoding.js";

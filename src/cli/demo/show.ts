@@ -6,6 +6,7 @@ import { basename, join, parse } from "node:path";
 import type { Answer, Engine } from "../../engine/index.js";
 import { writeFileAtomic } from "../../files/disk.js";
 import { readMetadata } from "../../onnx/metadata.js";
+import { classesOf } from "../../vision/classes.js";
 import {
   annotate,
   type Classification,
@@ -16,7 +17,6 @@ import {
   parseDecoding,
   parsePreprocessing,
 } from "../../vision/index.js";
-import { classesOf } from "../classes.js";
 import type { Prepared } from "./prepare.js";
 
 /** What happened on one photo; times in milliseconds. */

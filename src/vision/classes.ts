@@ -4,7 +4,7 @@
  */
 import type { Metadata } from "../onnx/metadata.js";
 import { type Tensor, toNumbers } from "../tensor/tensor.js";
-import { type Activation, type Classification, decodeClassifications } from "../vision/classification.js";
+import { type Activation, type Classification, decodeClassifications } from "./classification.js";
 
 /** The best classes of the first row. */
 export interface Classes {

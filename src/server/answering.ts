@@ -1,0 +1,128 @@
+/** Requests through the engine: checked against what is served, answered, counted, compared with their shadows. */
+import { createHash } from "node:crypto";
+import { asPolyheadError, type PolyheadError } from "../base/errors.js";
+import type { Answer, Engine, LoadedModel, RunOptions } from "../engine/index.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { decodeImage, imageTensor } from "../vision/image.js";
+import type { Comparisons } from "./comparisons.js";
+import { commonPreprocessing, interpret } from "./images.js";
+import type { ImageRequest, ImageResult, InferenceRequest, InferenceResult, ServedModel } from "./service.js";
+import type { Statistics } from "./statistics.js";
+
+/** What answering needs of a deployment. */
+export interface AnsweringParts {
+  readonly engine: Engine;
+  readonly statistics: Statistics;
+  readonly comparisons: Comparisons;
+  /** @throws PolyheadError NOT_FOUND */
+  readonly model: (name: string, version?: string) => ServedModel;
+  /** Called after each answer and failure of a route. */
+  readonly judged: (route: string) => void;
+}
+
+/** Answers requests. */
+export class Answering {
+  readonly #parts: AnsweringParts;
+
+  constructor(parts: AnsweringParts) {
+    this.#parts = parts;
+  }
+
+  /** See `Service.infer`. */
+  async infer(request: InferenceRequest): Promise<InferenceResult> {
+    const answer = await this.#run(request, request.inputs, request.digest);
+    return {
+      generation: answer.generation,
+      cached: answer.cached,
+      routes: Object.fromEntries(
+        Object.entries(answer.routes).map(([name, { revision, outputs }]) => [name, { revision, outputs }]),
+      ),
+    };
+  }
+
+  /** See `Service.inferImage`. */
+  async inferImage(request: ImageRequest): Promise<ImageResult> {
+    const loaded = new Map(this.#parts.engine.models.map((each) => [each.revision, each]));
+    const sources = new Map(request.routes.map((name) => [name, this.#metadataOf(name, loaded)]));
+    const preprocessing = commonPreprocessing(sources);
+    const image = await decodeImage(request.image);
+    const { tensor, placement } = await imageTensor(image, preprocessing);
+    const digest = createHash("sha256")
+      .update(request.image)
+      .update(JSON.stringify(preprocessing))
+      .digest("hex");
+    const answer = await this.#run(request, tensor, digest);
+    const routes = Object.entries(answer.routes).map(([name, { revision, outputs }]) => {
+      const metadata = loaded.get(revision)?.metadata ?? this.#parts.model(name).metadata;
+      return [name, { revision, ...interpret(outputs, metadata, placement, request) }] as const;
+    });
+    return {
+      generation: answer.generation,
+      cached: answer.cached,
+      image: { width: image.width, height: image.height },
+      routes: Object.fromEntries(routes),
+    };
+  }
+
+  #metadataOf(name: string, loaded: ReadonlyMap<string, LoadedModel>) {
+    const [revision = ""] = this.#parts.model(name).versions;
+    const model = loaded.get(revision);
+    return [revision, ...(model?.through ?? [])].flatMap((each) => loaded.get(each)?.metadata ?? []);
+  }
+
+  async #run(
+    request: Omit<InferenceRequest, "inputs" | "digest">,
+    inputs: Tensor | Readonly<Record<string, Tensor>>,
+    digest: string | undefined,
+  ): Promise<Answer> {
+    const { engine, statistics, comparisons, model, judged } = this.#parts;
+    const { routes, version, key, cache, timeout, signal } = request;
+    const [first = ""] = routes;
+    for (const name of routes) model(name, name === first ? version : undefined);
+    const options: RunOptions = {
+      ...(version !== undefined && { revisions: { [first]: version } }),
+      ...(key !== undefined && { key }),
+      ...(cache !== undefined && { cache }),
+      ...(timeout !== undefined && { timeout }),
+      ...(signal && { signal }),
+      ...(digest !== undefined && { digest }),
+    };
+    const start = performance.now();
+    try {
+      const answer = await engine.run(routes, inputs, options);
+      const taken = performance.now() - start;
+      const rows = rowsIn(inputs);
+      for (const name of routes) {
+        statistics.answered(name, rows, taken, answer);
+        comparisons.add(name, answer, rows);
+        judged(name);
+      }
+      return answer;
+    } catch (thrown) {
+      const error = asPolyheadError(thrown, "INTERNAL", "The request failed");
+      if (!CALLERS_FAULT.has(error.code)) {
+        const { route, revision } = error.details;
+        const name = typeof route === "string" ? route : first;
+        const main = engine.routes.get(name) ?? "";
+        statistics.failed(name, typeof revision === "string" ? revision : main, performance.now() - start);
+        judged(name);
+      }
+      throw error;
+    }
+  }
+}
+
+/** Failures that say nothing of a revision. */
+const CALLERS_FAULT: ReadonlySet<PolyheadError["code"]> = new Set([
+  "INPUT_MISMATCH",
+  "NOT_FOUND",
+  "ABORTED",
+  "DEADLINE_EXCEEDED",
+  "OVERLOADED",
+  "CLOSED",
+]);
+
+function rowsIn(inputs: Tensor | Readonly<Record<string, Tensor>>): number {
+  const tensors = "dtype" in inputs && "data" in inputs ? [inputs as Tensor] : Object.values(inputs);
+  return (tensors as Tensor[])[0]?.shape[0] ?? 1;
+}

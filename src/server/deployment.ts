@@ -1,0 +1,461 @@
+/**
+ * The service itself: an engine that runs what a store's routes say. Every change goes to the store first, durably,
+ * and then to the engine, so that whoever was told of a change finds it again after a crash; models are loaded and
+ * tried out before either. Changes of the store by other processes are followed.
+ */
+import { asPolyheadError, PolyheadError } from "../base/errors.js";
+import type { Engine, LoadedModel } from "../engine/index.js";
+import { toEvaluation } from "../onnx/evaluation.js";
+import { readModel } from "../onnx/read.js";
+import type { Route, RoutesDocument, Store } from "../store/index.js";
+import { routeTo } from "../store/index.js";
+import { Answering } from "./answering.js";
+import { Comparisons } from "./comparisons.js";
+import type {
+  Author,
+  HistoryEntry,
+  ImageRequest,
+  ImageResult,
+  InferenceRequest,
+  InferenceResult,
+  ModelStatistics,
+  RepositoryEntry,
+  RouteStatus,
+  RouteTarget,
+  ServedModel,
+  Service,
+} from "./service.js";
+import { Statistics } from "./statistics.js";
+import { fromStored, historyOf, toEngine, toStored } from "./targets.js";
+
+/** Settings of a deployment. */
+export interface DeploymentOptions {
+  /** Of the program, for clients that ask. */
+  readonly version?: string;
+  /** Told what happens that nobody asked for. */
+  readonly log?: (event: Readonly<Record<string, unknown>>) => void;
+}
+
+/** A store's routes, running. */
+export class Deployment implements Service {
+  readonly name = "polyhead";
+  readonly version: string;
+  readonly #store: Store;
+  readonly #engine: Engine;
+  readonly #log: (event: Readonly<Record<string, unknown>>) => void;
+  readonly #statistics = new Statistics();
+  readonly #comparisons = new Comparisons();
+  readonly #answering: Answering;
+  /** Why routes of the store do not run. */
+  readonly #unavailable = new Map<string, string>();
+  /** Revisions that were added to a route to be switched to later. */
+  readonly #candidates = new Map<string, Set<string>>();
+  readonly #judging = new Set<string>();
+  /** Routes as clients see them, one entry a revision, until something changes. */
+  readonly #served = new Map<string, readonly ServedModel[]>();
+  #document: RoutesDocument;
+  #changes: Promise<unknown> = Promise.resolve();
+  #isDraining = false;
+  #stopFollowing: () => void = () => {};
+
+  private constructor(store: Store, engine: Engine, document: RoutesDocument, options: DeploymentOptions) {
+    this.#store = store;
+    this.#engine = engine;
+    this.#document = document;
+    this.version = options.version ?? "";
+    this.#log = options.log ?? (() => {});
+    this.#answering = new Answering({
+      engine,
+      statistics: this.#statistics,
+      comparisons: this.#comparisons,
+      model: (name, version) => this.model(name, version),
+      judged: (route) => this.#judge(route),
+    });
+  }
+
+  /**
+   * Loads what the store's routes need. A route whose model does not load is left out, and said to be unavailable.
+   * @throws PolyheadError STORE_DAMAGED when the routes cannot be read
+   */
+  static async open(store: Store, engine: Engine, options: DeploymentOptions = {}): Promise<Deployment> {
+    const made = new Deployment(store, engine, await store.routes(), options);
+    await made.#apply(made.#document);
+    made.#stopFollowing = await store.watch(() => {
+      made
+        .#change(async () => made.#apply(await store.routes()))
+        .catch((thrown) => made.#report("follow", thrown));
+    });
+    return made;
+  }
+
+  /** From here on it is not ready, so that balancers send no more; requests are answered all the same. */
+  drain(): void {
+    this.#isDraining = true;
+  }
+
+  /** Waits for what is under way, and ends the engine. */
+  async close(): Promise<void> {
+    this.drain();
+    this.#stopFollowing();
+    await this.#changes;
+    await this.#engine.close();
+  }
+
+  isLive(): boolean {
+    return true;
+  }
+
+  isReady(): boolean {
+    return !this.#isDraining;
+  }
+
+  models(): readonly ServedModel[] {
+    return [...this.#engine.routes.keys()].map((name) => this.model(name));
+  }
+
+  model(name: string, version?: string): ServedModel {
+    const known = this.#served.get(name) ?? this.#describe(name);
+    this.#served.set(name, known);
+    const model = version === undefined ? known[0] : known.find(({ versions }) => versions[0] === version);
+    if (!model) {
+      const expected = known.flatMap(({ versions }) => versions.slice(0, 1));
+      throw new PolyheadError(
+        "NOT_FOUND",
+        `The route ${JSON.stringify(name)} has no revision ${JSON.stringify(version)}; it has ${expected.join(", ")}.`,
+        { route: name, version, expected },
+      );
+    }
+    return { ...model, versions: known.map(({ versions }) => versions[0] ?? "") };
+  }
+
+  infer(request: InferenceRequest): Promise<InferenceResult> {
+    return this.#answering.infer(request);
+  }
+
+  inferImage(request: ImageRequest): Promise<ImageResult> {
+    return this.#answering.inferImage(request);
+  }
+
+  statistics(name?: string, version?: string): readonly ModelStatistics[] {
+    if (name !== undefined) this.model(name, version);
+    return this.#statistics.report(name, version);
+  }
+
+  async repositoryIndex(readyOnly: boolean): Promise<readonly RepositoryEntry[]> {
+    const ready = this.models().map(({ name, versions }) => ({
+      name,
+      version: versions[0] ?? "",
+      state: "READY" as const,
+      reason: "",
+    }));
+    if (readyOnly) return ready;
+    const live = new Set(ready.map(({ name }) => name));
+    const others = new Map<string, RepositoryEntry>();
+    const add = (name: string, version: string, reason: string) => {
+      if (!live.has(name)) others.set(name, { name, version, state: "UNAVAILABLE", reason });
+    };
+    for (const { title, revision, role } of await this.#store.models())
+      if (role !== "backbone" && role !== "adapter")
+        add(nameOf(title), revision, "kept in the store, without a route");
+    for (const { routes } of this.#document.history)
+      for (const { name, from } of routes) add(name, from?.targets[0]?.revision ?? "", "unloaded");
+    for (const [name, reason] of this.#unavailable)
+      add(name, this.#document.routes.get(name)?.targets[0]?.revision ?? "", reason);
+    return [...ready, ...others.values()];
+  }
+
+  async repositoryLoad(name: string, file: Uint8Array | undefined, author: Author): Promise<void> {
+    if (file) {
+      const isNew = !this.#engine.routes.has(name);
+      const revision = await this.addModel(file, name, author);
+      if (!isNew) await this.setTargets({ [name]: plainTarget(revision) }, author);
+      return;
+    }
+    if (this.#engine.routes.has(name)) return;
+    const past = this.#document.history.toReversed().flatMap(({ routes }) => routes);
+    const target = past.find((each) => each.name === name && each.from)?.from;
+    const titled = (await this.#store.models()).find(({ title }) => nameOf(title) === name);
+    const route = target ?? (titled && routeTo(titled.revision));
+    if (!route) throw this.#noRoute(name);
+    await this.#change(() => this.#put({ [name]: route }, author, "load"));
+  }
+
+  async repositoryUnload(name: string, author: Author): Promise<void> {
+    await this.removeRoute(name, author);
+  }
+
+  routes(): readonly RouteStatus[] {
+    return [...this.#engine.routes.keys()].map((name) => this.route(name));
+  }
+
+  route(name: string): RouteStatus {
+    const stored = this.#document.routes.get(name);
+    const { metadata } = this.model(name);
+    const target = stored ? fromStored(stored) : plainTarget(this.#engine.routes.get(name) ?? "");
+    return {
+      name,
+      ...target,
+      task: metadata.task,
+      labels: metadata.labels?.length,
+      ...this.#statistics.totals(name),
+      comparisons: this.#comparisons.report(name, target.shadows),
+    };
+  }
+
+  history(name?: string): readonly HistoryEntry[] {
+    const all = this.#document.history.toReversed().flatMap(historyOf);
+    const own = name === undefined ? all : all.filter(({ route }) => route === name);
+    if (name !== undefined && own.length === 0 && !this.#engine.routes.has(name)) throw this.#noRoute(name);
+    return own;
+  }
+
+  async addModel(file: Uint8Array, route: string | undefined, author: Author): Promise<string> {
+    const { model } = toEvaluation(await readModel(file));
+    return this.#change(async () => {
+      const revision = await this.#engine.load(model);
+      await this.#store.put(model, { title: `${route ?? revision.slice(0, 12)}.onnx` });
+      if (route === undefined) return revision;
+      if (this.#engine.routes.has(route)) {
+        const candidates = this.#candidates.get(route) ?? new Set();
+        this.#candidates.set(route, candidates.add(revision));
+        this.#served.clear();
+      } else await this.#put({ [route]: routeTo(revision) }, author, "add");
+      return revision;
+    });
+  }
+
+  setTargets(changes: Readonly<Record<string, RouteTarget>>, author: Author): Promise<number> {
+    return this.#change(async () => {
+      for (const name of Object.keys(changes)) if (!this.#engine.routes.has(name)) throw this.#noRoute(name);
+      const wanted = Object.entries(changes).map(([name, target]) => [name, toStored(target)] as const);
+      return this.#put(Object.fromEntries(wanted), author, "switch");
+    });
+  }
+
+  promote(route: string, author: Author): Promise<number> {
+    return this.#change(async () => {
+      const { revisions } = this.route(route);
+      const canary = revisions[1];
+      if (!canary) {
+        throw new PolyheadError(
+          "INVALID_ARGUMENT",
+          `The route ${JSON.stringify(route)} has no canary to promote.`,
+          {
+            route,
+          },
+        );
+      }
+      return this.#put({ [route]: routeTo(canary.revision) }, author, "promote");
+    });
+  }
+
+  rollback(route: string, author: Author): Promise<number> {
+    return this.#change(async () => {
+      this.model(route);
+      const changes = this.#document.history.flatMap(({ routes }) => routes);
+      const before = changes.findLast(({ name }) => name === route)?.from;
+      if (!before) {
+        throw new PolyheadError("NOT_FOUND", `The route ${JSON.stringify(route)} was nothing else before.`, {
+          route,
+        });
+      }
+      return this.#put({ [route]: before }, author, "rollback");
+    });
+  }
+
+  async removeRoute(route: string, author: Author): Promise<void> {
+    await this.#change(async () => {
+      if (!this.#document.routes.has(route)) throw this.#noRoute(route);
+      await this.#put({ [route]: null }, author, "remove");
+      this.#candidates.delete(route);
+    });
+  }
+
+  metrics(): string {
+    const { queued, running } = this.#engine.work;
+    const { bytes, entries } = this.#engine.cache;
+    return this.#statistics.prometheus({
+      polyhead_queued_requests: queued,
+      polyhead_running_batches: running,
+      polyhead_cache_bytes: bytes,
+      polyhead_cache_entries: entries,
+      polyhead_generation: this.#engine.generation,
+      polyhead_routes: this.#engine.routes.size,
+    });
+  }
+
+  /** Loads what routes need, keeps them in the store, and then lets them run. */
+  async #put(
+    changes: Readonly<Record<string, Route | null>>,
+    { by, reason }: Author,
+    action: string,
+  ): Promise<number> {
+    for (const route of Object.values(changes)) if (route) await this.#load(route);
+    const document = await this.#store.change(
+      (routes) => {
+        for (const [name, route] of Object.entries(changes)) {
+          if (route) routes.set(name, route);
+          else routes.delete(name);
+        }
+      },
+      { by, reason: reason ?? action },
+    );
+    await this.#apply(document);
+    this.#statistics.switched();
+    return this.#engine.generation;
+  }
+
+  /** Makes the engine what the document says; all routes change at once. */
+  async #apply(document: RoutesDocument): Promise<void> {
+    const changes: Record<string, ReturnType<typeof toEngine> | null> = {};
+    this.#unavailable.clear();
+    for (const [name, route] of document.routes) {
+      try {
+        await this.#load(route);
+        changes[name] = toEngine(route);
+      } catch (thrown) {
+        this.#unavailable.set(
+          name,
+          asPolyheadError(thrown, "LOAD_FAILED", "The model could not be loaded").message,
+        );
+        this.#report("load", thrown, { route: name });
+      }
+    }
+    for (const name of this.#engine.routes.keys()) if (!document.routes.has(name)) changes[name] = null;
+    await this.#engine.assign(changes);
+    this.#served.clear();
+    this.#document = document;
+    await this.#unloadRest();
+    this.#served.clear();
+  }
+
+  async #load({ targets, shadows = [] }: Route): Promise<void> {
+    for (const revision of [...targets.map((each) => each.revision), ...shadows])
+      await this.#loadRevision(revision);
+  }
+
+  async #loadRevision(revision: string): Promise<void> {
+    if (this.#loadedModels().has(revision)) return;
+    const model = await this.#store.model(revision);
+    try {
+      await this.#engine.load(model);
+    } catch (thrown) {
+      const isMismatch = thrown instanceof PolyheadError && thrown.code === "HEAD_MISMATCH";
+      if (!isMismatch || !(await this.#loadProviders())) throw thrown;
+      await this.#engine.load(model);
+    }
+  }
+
+  /** Loads the store's backbones and adapters that are not loaded yet. @returns whether there were any */
+  async #loadProviders(): Promise<boolean> {
+    const loaded = this.#loadedModels();
+    const missing = (await this.#store.models()).filter(
+      ({ role, revision }) => (role === "backbone" || role === "adapter") && !loaded.has(revision),
+    );
+    const backbonesFirst = missing.sort(
+      (a, b) => Number(a.role === "adapter") - Number(b.role === "adapter"),
+    );
+    let found = false;
+    for (const { revision } of backbonesFirst) {
+      const isLoaded = await this.#engine.load(await this.#store.model(revision)).catch(() => undefined);
+      found ||= isLoaded !== undefined;
+    }
+    return found;
+  }
+
+  /** Heads that no route, candidate or last change names are given up; backbones stay for heads to come. */
+  async #unloadRest(): Promise<void> {
+    const last = this.#document.history.slice(-REMEMBERED).flatMap(({ routes }) => routes);
+    const kept = new Set([
+      ...[...this.#candidates.values()].flatMap((each) => [...each]),
+      ...last.flatMap(({ from }) => from?.targets.map(({ revision }) => revision) ?? []),
+    ]);
+    for (const { revision, routes, metadata } of this.#engine.models) {
+      const isProvider = metadata.role === "backbone" || metadata.role === "adapter";
+      if (routes.length === 0 && !isProvider && !kept.has(revision)) await this.#engine.unload(revision);
+    }
+  }
+
+  /** The revisions of a route that can be asked for, the one that answers by default first. */
+  #describe(name: string): readonly ServedModel[] {
+    const target = this.#engine.targets.get(name);
+    if (!target) throw this.#noRoute(name);
+    const past = this.#document.history
+      .toReversed()
+      .flatMap(({ routes }) => routes.filter((each) => each.name === name))
+      .flatMap(({ from }) => from?.targets ?? []);
+    const revisions = new Set([
+      ...target.revisions.map(({ revision }) => revision),
+      ...(target.shadows ?? []),
+      ...(this.#candidates.get(name) ?? []),
+      ...past.map(({ revision }) => revision),
+    ]);
+    const loaded = this.#loadedModels();
+    return [...revisions].flatMap((revision) => {
+      const model = loaded.get(revision);
+      return model ? [{ name, versions: [revision], ...model.signature, metadata: model.metadata }] : [];
+    });
+  }
+
+  /** Rolls a canary back that has crossed its limits. */
+  #judge(name: string): void {
+    const route = this.#document.routes.get(name);
+    const [main, canary] = route?.targets ?? [];
+    const limits = route && fromStored(route).limits;
+    if (!main || !canary || !limits || this.#judging.has(name)) return;
+    const { requests, failed } = this.#statistics.totals(name, canary.revision);
+    if (requests < Math.max(1, limits.requests)) return;
+    const latency = this.#statistics.latency(name, canary.revision) ?? 0;
+    const reasons = [
+      failed / requests > (limits.errorRate ?? 1) ? `${failed} of ${requests} requests failed` : "",
+      latency > (limits.latency ?? Number.POSITIVE_INFINITY)
+        ? `the 99th percentile is ${latency.toFixed(1)} ms`
+        : "",
+    ].filter((reason) => reason !== "");
+    if (reasons.length === 0) return;
+    this.#judging.add(name);
+    const reason = `the canary ${canary.revision.slice(0, 12)} crossed its limits: ${reasons.join(", ")}`;
+    this.#change(() => this.#put({ [name]: routeTo(main.revision) }, { by: "polyhead", reason }, "rollback"))
+      .catch((thrown) => this.#report("rollback", thrown, { route: name }))
+      .finally(() => this.#judging.delete(name));
+  }
+
+  #loadedModels(): ReadonlyMap<string, LoadedModel> {
+    return new Map(this.#engine.models.map((each) => [each.revision, each]));
+  }
+
+  /** One change after the other. */
+  #change<T>(change: () => Promise<T>): Promise<T> {
+    const done = this.#changes.then(change);
+    this.#changes = done.catch(() => {});
+    return done;
+  }
+
+  #report(what: string, thrown: unknown, more: Readonly<Record<string, unknown>> = {}): void {
+    const { code, message } = asPolyheadError(thrown, "INTERNAL", "A change failed");
+    this.#log({ level: "error", what, code, message, ...more });
+  }
+
+  #noRoute(name: string): PolyheadError {
+    const reason = this.#unavailable.get(name);
+    const known = [...this.#engine.routes.keys()];
+    return new PolyheadError(
+      "NOT_FOUND",
+      reason
+        ? `The route ${JSON.stringify(name)} does not run: ${reason}`
+        : `No route is called ${JSON.stringify(name)}; expected one of ${known.join(", ") || "none, as none was added"}.`,
+      { route: name, expected: known },
+    );
+  }
+}
+
+/** Changes whose earlier revisions stay loaded, so that going back is as quick as a switch. */
+const REMEMBERED = 16;
+
+function plainTarget(revision: string): RouteTarget {
+  return { revisions: [{ revision, weight: 1 }], shadows: [] };
+}
+
+function nameOf(title: string): string {
+  return title.replace(/\.onnx$/, "");
+}

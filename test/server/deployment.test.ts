@@ -1,0 +1,208 @@
+/** The service over a real engine and a real store: routes, switches, shadows, canaries, restarts, other processes. */
+import { mkdtemp, readFile, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterEach, describe, expect, it } from "vitest";
+import { loadModel } from "../../src/files/disk.js";
+import { openEngine } from "../../src/index.js";
+import { readMetadata, withMetadata } from "../../src/onnx/metadata.js";
+import { graph, type Model, model, node, valueInfo } from "../../src/onnx/model.js";
+import { splitModel } from "../../src/onnx/split.js";
+import { weight } from "../../src/onnx/weight.js";
+import { modelBytes } from "../../src/onnx/write.js";
+import { Deployment } from "../../src/server/deployment.js";
+import { Store } from "../../src/store/index.js";
+import { readNpz } from "../../src/tensor/npz.js";
+import { float32, type Tensor, toNumbers } from "../../src/tensor/tensor.js";
+import { fixturesDir, hasFixtures } from "../fixtures.js";
+
+const open: { close(): Promise<void> }[] = [];
+const folders: string[] = [];
+afterEach(async () => {
+  for (const each of open.splice(0)) await each.close();
+  for (const each of folders.splice(0)) await rm(each, { recursive: true, force: true });
+});
+
+const author = { by: "test" };
+
+async function newFolder(): Promise<string> {
+  const made = await mkdtemp(join(tmpdir(), "deployment-"));
+  folders.push(made);
+  return made;
+}
+
+async function deploy(folder: string): Promise<Deployment> {
+  const made = await Deployment.open(await Store.open(folder), await openEngine(), { version: "1" });
+  open.push(made);
+  return made;
+}
+
+/** The mean of each of two channels. */
+async function backbone(): Promise<Model> {
+  const main = graph("backbone", {
+    nodes: [node("Relu", ["image"], ["maps"]), node("GlobalAveragePool", ["maps"], ["mean"])],
+    inputs: [valueInfo("image", "float32", ["n", 2, 2, 2])],
+    outputs: [valueInfo("mean", "float32", ["n", 2, 1, 1])],
+    weights: [],
+  });
+  return (await splitModel(model(main), { at: ["mean"] })).backbone;
+}
+
+function head(of: Model, factors: readonly number[]): Model {
+  const main = graph("head", {
+    nodes: [node("Flatten", ["mean"], ["flat"]), node("Gemm", ["flat", "w"], ["scores"])],
+    inputs: [valueInfo("mean", "float32", ["n", 2, 1, 1])],
+    outputs: [valueInfo("scores", "float32", ["n", 2])],
+    weights: [weight("w", float32([2, 2], factors))],
+  });
+  return withMetadata(model(main), { role: "head", taps: readMetadata(of).taps ?? [], labels: ["a", "b"] });
+}
+
+const image = float32([1, 2, 2, 2], [1, 1, 1, 1, 3, 3, 3, 3]);
+const scoresOf = (outputs: Readonly<Record<string, Tensor>> | undefined) =>
+  outputs?.scores ? [...toNumbers(outputs.scores)] : [];
+
+describe("a deployment", () => {
+  it("gives heads routes, switches and rolls back, and has it all again after a restart", async () => {
+    const folder = await newFolder();
+    const trunk = await backbone();
+    const first = await deploy(folder);
+    await first.addModel(modelBytes(trunk), "trunk", author);
+    const one = await first.addModel(modelBytes(head(trunk, [1, 0, 0, 1])), "food", author);
+    const two = await first.addModel(modelBytes(head(trunk, [0, 1, 1, 0])), "food", author);
+    expect(first.model("food").versions).toEqual([one, two]);
+    const ask = (of: Deployment, version?: string) =>
+      of.infer({ routes: ["food"], inputs: { image }, version });
+    expect(scoresOf((await ask(first)).routes.food?.outputs)).toEqual([1, 3]);
+    expect(scoresOf((await ask(first, two)).routes.food?.outputs)).toEqual([3, 1]);
+    await first.setTargets({ food: { revisions: [{ revision: two, weight: 1 }], shadows: [] } }, author);
+    expect((await ask(first)).routes.food?.revision).toBe(two);
+    await first.close();
+
+    const second = await deploy(folder);
+    expect((await ask(second)).routes.food?.revision).toBe(two);
+    expect(second.history("food").map(({ action, by }) => [action, by])).toEqual([
+      ["switch", "test"],
+      ["add", "test"],
+    ]);
+    await second.rollback("food", author);
+    expect((await ask(second)).routes.food?.revision).toBe(one);
+    await second.removeRoute("food", author);
+    await expect(ask(second)).rejects.toMatchObject({ code: "NOT_FOUND" });
+    expect(await second.repositoryIndex(false)).toContainEqual(
+      expect.objectContaining({ name: "food", state: "UNAVAILABLE" }),
+    );
+    await second.repositoryLoad("food", undefined, author);
+    expect((await ask(second)).routes.food?.revision).toBe(one);
+  });
+
+  it("compares shadows, and counts what it answered", async () => {
+    const trunk = await backbone();
+    const running = await deploy(await newFolder());
+    await running.addModel(modelBytes(trunk), "trunk", author);
+    const main = await running.addModel(modelBytes(head(trunk, [1, 0, 0, 1])), "food", author);
+    const shadow = await running.addModel(modelBytes(head(trunk, [0, 1, 1, 0])), "food", author);
+    const twin = await running.addModel(modelBytes(head(trunk, [2, 0, 0, 2])), "food", author);
+    await running.setTargets(
+      { food: { revisions: [{ revision: main, weight: 1 }], shadows: [shadow, twin] } },
+      author,
+    );
+    for (let at = 0; at < 3; at++) await running.infer({ routes: ["food"], inputs: { image }, cache: false });
+    const [opposite, same] = running.route("food").comparisons;
+    expect(opposite).toMatchObject({ revision: shadow, rows: 3, agreement: 0, maxDifference: 2, failed: 0 });
+    expect(same).toMatchObject({ revision: twin, rows: 3, agreement: 1, maxDifference: 3 });
+    expect(running.statistics("food")).toMatchObject([
+      { version: main, inferenceCount: 3, success: { count: 3 } },
+    ]);
+    expect(running.metrics()).toContain(
+      `polyhead_requests_total{route="food",revision="${main.slice(0, 12)}"} 3`,
+    );
+  });
+
+  it("promotes a canary, and rolls one back that crosses its limits", async () => {
+    const trunk = await backbone();
+    const running = await deploy(await newFolder());
+    await running.addModel(modelBytes(trunk), "trunk", author);
+    const main = await running.addModel(modelBytes(head(trunk, [1, 0, 0, 1])), "food", author);
+    const canary = await running.addModel(modelBytes(head(trunk, [0, 1, 1, 0])), "food", author);
+    const revisions = [
+      { revision: main, weight: 1 },
+      { revision: canary, weight: 1e6 },
+    ];
+    await running.setTargets({ food: { revisions, shadows: [] } }, author);
+    expect((await running.infer({ routes: ["food"], inputs: { image } })).routes.food?.revision).toBe(canary);
+    await running.promote("food", author);
+    expect(running.route("food").revisions).toEqual([{ revision: canary, weight: 1 }]);
+    await expect(running.promote("food", author)).rejects.toMatchObject({ code: "INVALID_ARGUMENT" });
+    const limits = { requests: 1, latency: 1e-9 };
+    const slow = [
+      { revision: canary, weight: 1 },
+      { revision: main, weight: 1e6 },
+    ];
+    await running.setTargets({ food: { revisions: slow, shadows: [], limits } }, author);
+    await running.infer({ routes: ["food"], inputs: { image } });
+    await running.setTargets({}, author); // behind the rollback, because changes go one after the other
+    expect(running.route("food").revisions).toEqual([{ revision: canary, weight: 1 }]);
+    expect(running.history("food")[0]).toMatchObject({
+      by: "polyhead",
+      reason: expect.stringMatching(/limits/),
+    });
+  });
+
+  it("follows a store that another process changes, and says what does not load", async () => {
+    const folder = await newFolder();
+    const trunk = await backbone();
+    const running = await deploy(folder);
+    await running.addModel(modelBytes(trunk), "trunk", author);
+    const store = await Store.open(folder);
+    const revision = await store.put(head(trunk, [1, 2, 3, 4]), { title: "other.onnx" });
+    const stranger = await store.put(
+      withMetadata(head(trunk, [1, 1, 1, 1]), {
+        taps: (readMetadata(trunk).taps ?? []).map((tap) => ({ ...tap, identity: "0".repeat(64) })),
+      }),
+    );
+    await store.change(
+      (routes) => {
+        routes.set("other", { targets: [{ revision, weight: 1 }] });
+        routes.set("stranger", { targets: [{ revision: stranger, weight: 1 }] });
+      },
+      { by: "elsewhere", reason: "test" },
+    );
+    await expect.poll(() => running.routes().map(({ name }) => name), { timeout: 20_000 }).toContain("other");
+    expect(await running.repositoryIndex(false)).toContainEqual(
+      expect.objectContaining({
+        name: "stranger",
+        state: "UNAVAILABLE",
+        reason: expect.stringMatching(/identity/),
+      }),
+    );
+    expect(
+      scoresOf((await running.infer({ routes: ["other"], inputs: { image } })).routes.other?.outputs),
+    ).toEqual([10, 14]);
+  });
+
+  it.skipIf(!hasFixtures)(
+    "answers several models of a family as their goldens say, together and alone",
+    async () => {
+      const running = await deploy(await newFolder());
+      const goldens = readNpz(await readFile(join(fixturesDir, "family", "goldens.npz")));
+      const input = goldens.get("input");
+      if (!input) throw new Error("no input");
+      const names = ["animals", "flowers", "weather"];
+      for (const name of names) {
+        const whole = await loadModel(join(fixturesDir, "family", `${name}.onnx`));
+        await running.addModel(modelBytes(whole), name, author);
+      }
+      const inputs = { input };
+      const { routes } = await running.infer({ routes: names, inputs });
+      for (const name of names) {
+        const expected = toNumbers(goldens.get(name) ?? input);
+        for (const result of [routes[name], (await running.infer({ routes: [name], inputs })).routes[name]]) {
+          const got = toNumbers(result?.outputs.logits ?? input);
+          expect(got.length).toBe(expected.length);
+          for (const [at, value] of got.entries()) expect(value).toBeCloseTo(expected[at] ?? Number.NaN, 4);
+        }
+      }
+    },
+  );
+});
