@@ -6,12 +6,14 @@ import { Command } from "commander";
 import { manifest } from "./manifest.js";
 import { addDemo } from "./verbs/demo.js";
 import { addDoctor } from "./verbs/doctor.js";
+import { addHeads } from "./verbs/heads.js";
 import { addImport } from "./verbs/import.js";
 import { addInspect } from "./verbs/inspect.js";
 import { addJoin } from "./verbs/join.js";
 import { addRun } from "./verbs/run.js";
 import { addShare } from "./verbs/share.js";
 import { addSplit } from "./verbs/split.js";
+import { addSwitch } from "./verbs/switch.js";
 import { addTeach } from "./verbs/teach.js";
 
 /** Each adds one verb; in the order of the help. */
@@ -24,6 +26,8 @@ const VERBS: readonly ((program: Command) => void)[] = [
   addShare,
   addRun,
   addTeach,
+  addHeads,
+  addSwitch,
   addDoctor,
 ];
 

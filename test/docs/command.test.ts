@@ -1,6 +1,7 @@
 /**
  * The page on the command against the command: its examples run, print what the page says, end as it says, and
- * every option is there. The example of `demo` is run by the demo's own test.
+ * every option is there. The example of `demo` is run by the demo's own test. `REVISION` in an example is the one that
+ * was printed last.
  */
 import { execFile } from "node:child_process";
 import { copyFile, mkdir, mkdtemp, readdir, rm, symlink, writeFile } from "node:fs/promises";
@@ -34,7 +35,7 @@ afterAll(() => rm(folder, { recursive: true }));
 /** Runs the command in the folder, with a cache of its own. */
 function polyhead(...words: string[]): Promise<{ status: number; stdout: string }> {
   return new Promise((resolve) => {
-    const env = { ...process.env, XDG_CACHE_HOME: join(folder, "cache") };
+    const env = { ...process.env, XDG_CACHE_HOME: join(folder, "cache"), POLYHEAD_STORE: "" };
     const command = [join(root, "bin/polyhead.js"), ...words];
     const child = execFile(process.execPath, command, { cwd: folder, env }, (_, stdout) =>
       resolve({ status: child.exitCode ?? -1, stdout }),
@@ -55,21 +56,30 @@ describe("docs/command.md", () => {
   it.each(page.slice(1).map(({ title, text }) => [title, text] as const))(
     "names every option of %s, and no other",
     async (verb, text) => {
-      const { stdout } = await polyhead(verb, "--help");
-      const options = [...stdout.matchAll(/^ {2}(?:-\w, )?(--[\w-]+)/gm)].map(([, name = ""]) => name);
+      const help = (await polyhead(verb, "--help")).stdout;
+      const parts = [...(/Commands:\n([\s\S]*)/.exec(help)?.[1] ?? "").matchAll(/^ {2}(\w+)/gm)];
+      const ofParts = await Promise.all(
+        parts.map(async ([, part = ""]) => (await polyhead(verb, part, "--help")).stdout),
+      );
+      const options = [...[help, ...ofParts].join("\n").matchAll(/^ {2}(?:-\w, )?(--[\w-]+)/gm)].map(
+        ([, name = ""]) => name,
+      );
       const named = [...text.replace(/```[\s\S]*?```/g, "").matchAll(/--[a-z][\w-]*/g)].map(([name]) => name);
       const own = options.filter((name) => name !== "--json" && name !== "--help");
-      expect([...new Set(named)].sort()).toEqual(own.sort());
+      expect([...new Set(named)].sort()).toEqual([...new Set(own)].sort());
     },
   );
 
+  let revision = "";
   const examples = page.flatMap(({ title, examples }) => (title === "demo" ? [] : examples));
   it.each(examples.map(({ words, document }) => [words.join(" "), words, document] as const))(
     "%s",
     { timeout: 120_000 },
     async (_, words, document) => {
-      const { status, stdout } = await polyhead(...words, "--json");
-      const printed: unknown = JSON.parse(stdout);
+      const given = words.map((word) => word.replace("REVISION", revision));
+      const { status, stdout } = await polyhead(...given, "--json");
+      const printed: { revision?: string } = JSON.parse(stdout);
+      revision = printed.revision ?? revision;
       expect(shapeLike(document, printed)).toEqual(shapeLike(document, document));
       expect(status).toBe(words.includes("nowhere.onnx") ? 66 : 0);
     },

@@ -1,0 +1,149 @@
+/** Control of a store that no server is asked about: the same changes, made where the next start finds them. */
+import { PolyheadError } from "../../base/errors.js";
+import { openEngine } from "../../index.js";
+import { toEvaluation } from "../../onnx/evaluation.js";
+import { readMetadata } from "../../onnx/metadata.js";
+import type { Model } from "../../onnx/model.js";
+import type { Author } from "../../server/service.js";
+import { fromStored, historyOf } from "../../server/targets.js";
+import { type Route, routeTo, type Store } from "../../store/index.js";
+import type { Control, ListedChange, ListedRoute } from "./control.js";
+
+/** Control of a store. */
+export class StoreControl implements Control {
+  readonly #store: Store;
+  readonly #author: Author;
+
+  constructor(store: Store, author: Author) {
+    this.#store = store;
+    this.#author = author;
+  }
+
+  async add(given: Model, title: string, route: string | undefined): Promise<string> {
+    const { model } = toEvaluation(given);
+    await requireLoadable(this.#store, model);
+    const revision = await this.#store.put(model, { title });
+    if (route !== undefined) {
+      await this.#change((routes) => {
+        if (!routes.has(route)) routes.set(route, routeTo(revision));
+      }, "add");
+    }
+    return revision;
+  }
+
+  async routes(): Promise<readonly ListedRoute[]> {
+    const [{ routes }, models] = await Promise.all([this.#store.routes(), this.#store.models()]);
+    return [...routes].map(([name, route]) => {
+      const main = models.find(({ revision }) => revision === route.targets[0]?.revision);
+      return { name, ...fromStored(route), task: main?.task, labels: main?.labels };
+    });
+  }
+
+  async history(route?: string): Promise<readonly ListedChange[]> {
+    const { routes, history } = await this.#store.routes();
+    const listed = history.toReversed().flatMap(historyOf);
+    if (route === undefined) return listed;
+    const own = listed.filter((change) => change.route === route);
+    if (own.length === 0 && !routes.has(route)) throw noRoute(route);
+    return own;
+  }
+
+  async remove(route: string): Promise<void> {
+    await this.#change((routes) => {
+      if (!routes.delete(route)) throw noRoute(route);
+    }, "remove");
+  }
+
+  async revisions(): Promise<ReadonlySet<string>> {
+    return new Set((await this.#store.models()).map(({ revision }) => revision));
+  }
+
+  async switch(targets: Readonly<Record<string, string>>): Promise<number> {
+    return this.#change((routes) => {
+      for (const [name, revision] of Object.entries(targets)) {
+        if (!routes.has(name)) throw noRoute(name);
+        routes.set(name, routeTo(revision));
+      }
+    }, "switch");
+  }
+
+  async rollback(route: string): Promise<number> {
+    const { history } = await this.#store.routes();
+    const last = history.flatMap(({ routes }) => routes).findLast(({ name }) => name === route);
+    const before = last?.from;
+    return this.#change((routes) => {
+      const now = routes.get(route);
+      if (!now) throw noRoute(route);
+      if (!before) {
+        throw new PolyheadError(
+          "NOT_FOUND",
+          `The route ${JSON.stringify(route)} has no earlier revision to go back to.`,
+          { route },
+        );
+      }
+      if (JSON.stringify(now) !== JSON.stringify(last.to)) throw changedMeanwhile(route);
+      routes.set(route, before);
+    }, "rollback");
+  }
+
+  async #change(update: (routes: Map<string, Route>) => void, action: string): Promise<number> {
+    const { by, reason } = this.#author;
+    return (await this.#store.change(update, { by, reason: reason ?? action })).generation;
+  }
+}
+
+/**
+ * Loads a model beside those of the store that it may read, and lets go of it.
+ * @throws PolyheadError HEAD_MISMATCH, LOAD_FAILED and what else loading throws
+ */
+async function requireLoadable(store: Store, model: Model): Promise<void> {
+  const { role, taps = [] } = readMetadata(model);
+  const engine = await openEngine({ cacheBytes: 0 });
+  try {
+    if (role !== "backbone" && taps.length > 0) {
+      const others = (await store.models()).filter((each) => each.role !== "head");
+      const makers = others.filter(
+        (each) => each.role === "backbone" && each.taps?.some((tap) => isAmong(tap, taps)),
+      );
+      const isMade = taps.every((tap) =>
+        makers.some((each) => each.taps?.some((made) => isAmong(made, [tap]))),
+      );
+      // Without a backbone that says so, any model may compute what the head reads.
+      const adaptersLast = others.toSorted(
+        (a, b) => Number(a.role === "adapter") - Number(b.role === "adapter"),
+      );
+      for (const { revision } of isMade ? makers : adaptersLast) {
+        const other = await store.model(revision);
+        await engine.load(other).catch((thrown: unknown) => {
+          if (!(thrown instanceof PolyheadError && thrown.code === "HEAD_MISMATCH")) throw thrown;
+        });
+      }
+    }
+    await engine.load(model);
+  } finally {
+    await engine.close();
+  }
+}
+
+function isAmong(
+  tap: { readonly identity: string },
+  taps: readonly { readonly identity: string }[],
+): boolean {
+  return taps.some(({ identity }) => identity === tap.identity);
+}
+
+function noRoute(route: string): PolyheadError {
+  return new PolyheadError(
+    "NOT_FOUND",
+    `There is no route ${JSON.stringify(route)}; \`polyhead heads ls\` lists those that are there.`,
+    { route },
+  );
+}
+
+function changedMeanwhile(route: string): PolyheadError {
+  return new PolyheadError(
+    "IN_USE",
+    `The route ${JSON.stringify(route)} was changed by somebody else just now; look at it and try again.`,
+    { route },
+  );
+}
