@@ -10,6 +10,9 @@ import { intAttribute, intsAttribute, type Node, type ValueType } from "./model.
 
 type Types = ReadonlyMap<string, ValueType>;
 
+/** Of more first enlargements than this, only the last are looked at: networks have a few. */
+const MOST_TOPS = 64;
+
 const PRODUCTS: ReadonlySet<string> = new Set(
   [
     "Gemm MatMul Einsum MatMulInteger QLinearMatMul FusedMatMul FusedGemm Conv ConvTranspose FusedConv",
@@ -68,15 +71,16 @@ export function classifierInput(flow: DataFlow, types: Types): string | undefine
  */
 export function pyramidInputs(flow: DataFlow, types: Types): string[] | undefined {
   const enlarged = new Set<string>();
-  const tops: string[] = [];
+  const necks = new Set<string>();
   for (const node of flow.nodes) {
     const [input = "", ...others] = flow.dataRead(node);
     const isFirst = ![input, ...others].some((name) => enlarged.has(name));
     const isEnlargement = isFirst && input === node.input[0] && enlarges(node, types);
-    if (isEnlargement) tops.push(beforeNeck(flow, input));
+    if (isEnlargement) necks.add(input);
     if (isEnlargement || !isFirst) for (const name of node.output) enlarged.add(name);
   }
-  const parts = tops.map((top) => flow.index.ancestors([top]));
+  const tops = new Set([...necks].slice(-MOST_TOPS).map((input) => beforeNeck(flow, input)));
+  const parts = [...tops].map((top) => flow.index.ancestors([top]));
   const total = flow.nodes.filter(isProduct).length;
   const best = parts
     .map((part) => ({ part, products: part.filter(isProduct).length }))

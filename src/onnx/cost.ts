@@ -43,18 +43,41 @@ const MOVES: ReadonlySet<string> = new Set(
 
 /** What the given nodes of a graph cost together. */
 export function costOf(nodes: readonly Node[], index: GraphIndex, types: Types): Cost {
-  const weights = new Set<Weight>();
-  let flops = 0;
-  for (const node of nodes) {
-    flops += nodeFlops(node, types);
-    const constant = node.opType === "Constant" ? constantOf(node) : undefined;
-    if (constant) weights.add(constant);
-    for (const name of reads(node)) {
-      const weight = index.weights.get(name);
-      if (weight) weights.add(weight);
-    }
+  return new NodeCosts(index, types).of(nodes);
+}
+
+/** What nodes of one graph cost, for questions about many parts of it: each node is looked at once. */
+export class NodeCosts {
+  readonly #index: GraphIndex;
+  readonly #types: Types;
+  readonly #nodes = new Map<Node, { readonly flops: number; readonly weights: readonly Weight[] }>();
+
+  constructor(index: GraphIndex, types: Types) {
+    this.#index = index;
+    this.#types = types;
   }
-  return { parameters: [...weights].reduce((sum, weight) => sum + parametersOf(weight), 0), flops };
+
+  /** What the nodes cost together; a weight that several of them read counts once. */
+  of(nodes: readonly Node[]): Cost {
+    const weights = new Set<Weight>();
+    let flops = 0;
+    for (const node of nodes) {
+      const own = this.#lookAt(node);
+      flops += own.flops;
+      for (const weight of own.weights) weights.add(weight);
+    }
+    return { parameters: [...weights].reduce((sum, weight) => sum + parametersOf(weight), 0), flops };
+  }
+
+  #lookAt(node: Node) {
+    const known = this.#nodes.get(node);
+    if (known) return known;
+    const constant = node.opType === "Constant" ? constantOf(node) : undefined;
+    const read = reads(node).flatMap((name) => this.#index.weights.get(name) ?? []);
+    const own = { flops: nodeFlops(node, this.#types), weights: constant ? [constant, ...read] : read };
+    this.#nodes.set(node, own);
+    return own;
+  }
 }
 
 /** Elements of a weight; 0 for integers that address and shape, and for single numbers. */

@@ -7,10 +7,10 @@ import { PolyheadError } from "../base/errors.js";
 import type { DType } from "../tensor/dtype.js";
 import type { SymbolicShape } from "../tensor/shape.js";
 import { branchInputs, classifierInput, isProduct, isPyramid, pyramidInputs } from "./boundaries.js";
-import { type Cost, costOf, elementsOf } from "./cost.js";
+import { type Cost, elementsOf, NodeCosts } from "./cost.js";
 import { DataFlow } from "./flow.js";
 import { GraphIndex } from "./graph.js";
-import type { Model, ValueType } from "./model.js";
+import type { Model, Node, ValueType } from "./model.js";
 
 /** A value that crosses a cut. */
 export interface CutValue {
@@ -47,17 +47,19 @@ const MOST_STAGES = 64;
 export function candidateCuts(model: Model, types: Types, limit = 12): Cut[] {
   const flow = new DataFlow(new GraphIndex(model.graph));
   const standard = standardCut(flow, types);
-  const found = new Map<string, readonly string[]>();
+  const found = new Map<string, Sides>();
   const several = [pyramidInputs(flow, types), branchInputs(flow)].filter((values) => values !== undefined);
   for (const values of [...several, ...stages(flow, types).map((name) => [name])]) {
-    const cut = flow.asCut(values);
-    if (cut && cut.length <= MOST_VALUES && dividesWork(flow, cut)) found.set(keyOf(cut), cut);
+    const cut = smallCut(flow, values);
+    const sides = cut && sidesOf(flow, cut);
+    if (sides?.before.some(isProduct) && sides.after.some(isProduct)) found.set(keyOf(sides.cut), sides);
   }
-  if (standard) found.set(keyOf(standard), standard);
+  if (standard) found.set(keyOf(standard), sidesOf(flow, standard));
   const standardKey = standard && keyOf(standard);
-  const total = costOf(flow.nodes, flow.index, types);
+  const costs = new NodeCosts(flow.index, types);
+  const total = costs.of(flow.nodes);
   return [...found]
-    .map(([key, names]) => describe(flow, types, names, key === standardKey))
+    .map(([key, sides]) => describe(costs, types, sides, key === standardKey))
     .filter((cut) => cut !== undefined)
     .map((cut) => ({ cut, burden: cut.isDefault ? -1 : burden(flow, cut, types, total) }))
     .sort((a, b) => a.burden - b.burden)
@@ -93,8 +95,8 @@ function standardCut(flow: DataFlow, types: Types): string[] | undefined {
     last === undefined ? undefined : [last],
   ];
   for (const values of choices) {
-    const cut = values && flow.asCut(values);
-    if (cut && cut.length <= MOST_VALUES && cut.every((name) => types.has(name))) return cut;
+    const cut = values && smallCut(flow, values);
+    if (cut?.every((name) => types.has(name))) return cut;
   }
   return undefined;
 }
@@ -125,30 +127,39 @@ function stages(flow: DataFlow, types: Types): string[] {
   return kept.sort((a, b) => elementsOf(a, types) - elementsOf(b, types)).slice(0, MOST_STAGES);
 }
 
-/** Whether both sides of a cut have products to compute. */
-function dividesWork(flow: DataFlow, cut: readonly string[]): boolean {
-  const after = flow.index.ancestors(flow.index.outputNames, new Set(cut));
-  return after.some(isProduct) && flow.index.ancestors(cut).some(isProduct);
+/** The values as a cut, see `DataFlow.asCut`; undefined also when it has too many. */
+function smallCut(flow: DataFlow, values: readonly string[]): string[] | undefined {
+  const cut = values.length <= MOST_VALUES ? flow.asCut(values) : undefined;
+  return cut && cut.length <= MOST_VALUES ? cut : undefined;
+}
+
+/** A cut with the nodes before and after it. */
+interface Sides {
+  readonly cut: readonly string[];
+  readonly before: readonly Node[];
+  readonly after: readonly Node[];
+}
+
+function sidesOf({ index }: DataFlow, cut: readonly string[]): Sides {
+  return {
+    cut,
+    before: index.ancestors(cut),
+    after: index.ancestors(index.outputNames, new Set(cut)),
+  };
 }
 
 function describe(
-  flow: DataFlow,
+  costs: NodeCosts,
   types: Types,
-  names: readonly string[],
+  { cut, before, after }: Sides,
   isDefault: boolean,
 ): Cut | undefined {
-  const values = names.flatMap((name): CutValue[] => {
+  const values = cut.flatMap((name): CutValue[] => {
     const type = types.get(name);
     return type ? [{ name, dtype: type.dtype, shape: type.shape }] : [];
   });
-  if (values.length < names.length) return undefined;
-  const after = flow.index.ancestors(flow.index.outputNames, new Set(names));
-  return {
-    values,
-    backbone: costOf(flow.index.ancestors(names), flow.index, types),
-    head: costOf(after, flow.index, types),
-    isDefault,
-  };
+  if (values.length < cut.length) return undefined;
+  return { values, backbone: costs.of(before), head: costs.of(after), isDefault };
 }
 
 /** What speaks against a cut: elements that cross, weighed with what is left for the head, and shapes besides. */

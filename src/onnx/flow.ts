@@ -6,8 +6,18 @@
 import { type GraphIndex, reads } from "./graph.js";
 import { canonicalDomain, type Node } from "./model.js";
 
+/** A value's place in the tree of dominators. */
+interface Place {
+  readonly name: string;
+  readonly depth: number;
+  /** Its dominator. */
+  readonly above: Place | undefined;
+  /** Some place further above; these leaps make the way between any two places a logarithm of the depth long. */
+  readonly leap: Place | undefined;
+}
+
 /** Where no value dominates: before the inputs. */
-const SOURCE = "";
+const SOURCE: Place = { name: "", depth: 0, above: undefined, leap: undefined };
 
 /** The flow of data through one graph. Only nodes that an output needs take part. */
 export class DataFlow {
@@ -16,8 +26,8 @@ export class DataFlow {
   readonly nodes: readonly Node[];
   readonly #data = new Set<string>();
   readonly #shapes = new Set<string>();
-  readonly #dominator = new Map<string, string>();
-  readonly #depth = new Map<string, number>([[SOURCE, 0]]);
+  readonly #places = new Map<string, Place>();
+  readonly #read = new Map<Node, readonly string[]>();
 
   constructor(index: GraphIndex) {
     this.index = index;
@@ -26,7 +36,7 @@ export class DataFlow {
     for (const node of this.nodes) {
       const data = this.dataRead(node);
       if (data.length > 0 && !tellsShape(node)) {
-        const dominator = this.commonDominator(data);
+        const dominator = this.#common(data);
         for (const name of node.output) if (name !== "") this.#add(name, dominator);
       } else if (tellsShape(node) || reads(node).some((name) => this.#shapes.has(name))) {
         for (const name of node.output) this.#shapes.add(name);
@@ -34,10 +44,16 @@ export class DataFlow {
     }
   }
 
-  #add(name: string, dominator: string): void {
+  #add(name: string, above: Place): void {
+    const { leap = SOURCE } = above;
+    const isEven = above.depth - leap.depth === leap.depth - (leap.leap ?? SOURCE).depth;
     this.#data.add(name);
-    this.#dominator.set(name, dominator);
-    this.#depth.set(name, (this.#depth.get(dominator) ?? 0) + 1);
+    this.#places.set(name, {
+      name,
+      depth: above.depth + 1,
+      above,
+      leap: isEven ? (leap.leap ?? SOURCE) : above,
+    });
   }
 
   /** Whether a value depends on the content of an input. */
@@ -51,36 +67,35 @@ export class DataFlow {
   }
 
   /** The values with content that a node reads. */
-  dataRead(node: Node): string[] {
-    return reads(node).filter((name) => this.#data.has(name));
+  dataRead(node: Node): readonly string[] {
+    const known = this.#read.get(node);
+    if (known) return known;
+    const read = reads(node).filter((name) => this.#data.has(name));
+    this.#read.set(node, read);
+    return read;
   }
 
   /** The last value before this one through which all its data flows; undefined when there is none. */
   dominatorOf(name: string): string | undefined {
-    return this.#dominator.get(name) || undefined;
+    return this.#places.get(name)?.above?.name || undefined;
   }
 
   /** The last value through which the data of all given values flows, itself among them; "" for none. */
   commonDominator(names: readonly string[]): string {
-    let [common = SOURCE, ...rest] = names;
-    for (let other of rest) {
-      while (common !== other) {
-        const isDeeper = (this.#depth.get(common) ?? 0) > (this.#depth.get(other) ?? 0);
-        if (isDeeper) common = this.#dominator.get(common) ?? SOURCE;
-        else other = this.#dominator.get(other) ?? SOURCE;
-      }
-    }
-    return common;
+    return this.#common(names).name;
+  }
+
+  #common(names: readonly string[]): Place {
+    const [first = SOURCE, ...rest] = names.map((name) => this.#places.get(name) ?? SOURCE);
+    return rest.reduce(commonPlace, first);
   }
 
   /** The values through which all data of the outputs flows, the last first, without the inputs. */
   funnels(): string[] {
     const found: string[] = [];
     const outputs = this.index.outputNames.filter((name) => this.#data.has(name));
-    for (let name = this.commonDominator(outputs); this.index.producers.has(name); ) {
-      found.push(name);
-      name = this.#dominator.get(name) ?? SOURCE;
-    }
+    let place: Place | undefined = this.#common(outputs);
+    for (; place && this.index.producers.has(place.name); place = place.above) found.push(place.name);
     return found;
   }
 
@@ -116,20 +131,34 @@ export class DataFlow {
    */
   asCut(values: readonly string[]): string[] | undefined {
     if (values.length === 0 || values.some((name) => !this.index.producers.has(name))) return undefined;
-    const rest = this.index.ancestors(this.index.outputNames, new Set(values));
-    const around = new Set(
-      this.index.inputs.map(({ name }) => name).filter((name) => !values.includes(name)),
-    );
+    const cut = new Set(values);
+    const rest = this.index.ancestors(this.index.outputNames, cut);
+    const around = new Set(this.index.inputs.map(({ name }) => name).filter((name) => !cut.has(name)));
     const shapes: string[] = [];
     for (const node of rest) {
       if (!reads(node).some((name) => around.has(name))) continue;
       if (tellsShape(node)) shapes.push(...node.output);
       else for (const name of node.output) around.add(name);
     }
-    return this.index.outputNames.some((name) => around.has(name) && !values.includes(name))
+    return this.index.outputNames.some((name) => around.has(name) && !cut.has(name))
       ? undefined
       : [...values, ...shapes];
   }
+}
+
+/** The deepest place that is above both, or is one of them. */
+function commonPlace(one: Place, other: Place): Place {
+  let [low, high] = one.depth > other.depth ? [one, other] : [other, one];
+  while (low.depth > high.depth) {
+    const leap = low.leap ?? SOURCE;
+    low = leap.depth >= high.depth ? leap : (low.above ?? SOURCE);
+  }
+  while (low !== high) {
+    // Places of one depth leap equally far.
+    const leaps = low.leap !== high.leap;
+    [low, high] = [(leaps ? low.leap : low.above) ?? SOURCE, (leaps ? high.leap : high.above) ?? SOURCE];
+  }
+  return low;
 }
 
 function tellsShape(node: Node): boolean {

@@ -6,6 +6,12 @@
 import { PolyheadError } from "../base/errors.js";
 import { type Graph, type Node, subgraphs, type ValueInfo, type Weight } from "./model.js";
 
+/** A value that a node reads, and the place of the node that makes it. */
+interface Edge {
+  readonly name: string;
+  readonly maker: number;
+}
+
 /** Index of one graph. */
 export class GraphIndex {
   readonly graph: Graph;
@@ -19,6 +25,8 @@ export class GraphIndex {
   readonly consumers: ReadonlyMap<string, readonly Node[]>;
   /** All nodes, each after those it depends on; the file's own order where that is one. */
   readonly order: readonly Node[];
+  #places: ReadonlyMap<Node, number> | undefined;
+  #edges: readonly (readonly Edge[])[] | undefined;
 
   /**
    * @param outer names that an enclosing graph provides
@@ -53,16 +61,21 @@ export class GraphIndex {
 
   /** The nodes that `values` depend on, in running order, stopping at the values of `stop`. */
   ancestors(values: Iterable<string>, stop: ReadonlySet<string> = new Set()): Node[] {
-    const found = new Set<Node>();
-    const open = [...values];
-    for (let name = open.pop(); name !== undefined; name = open.pop()) {
-      if (stop.has(name)) continue;
+    this.#places ??= new Map(this.order.map((node, place) => [node, place]));
+    const places = this.#places;
+    this.#edges ??= this.order.map((node) => edgesOf(node, this.producers, places));
+    const wanted = new Uint8Array(this.order.length);
+    for (const name of values) {
       const producer = this.producers.get(name);
-      if (!producer || found.has(producer)) continue;
-      found.add(producer);
-      for (const read of reads(producer)) open.push(read);
+      const place = producer && places.get(producer);
+      if (place !== undefined && !stop.has(name)) wanted[place] = 1;
     }
-    return this.order.filter((node) => found.has(node));
+    // Makers stand before their readers, so that one pass from the end meets them all.
+    for (let place = wanted.length - 1; place >= 0; place--) {
+      if (wanted[place] === 0) continue;
+      for (const { name, maker } of this.#edges[place] ?? []) if (!stop.has(name)) wanted[maker] = 1;
+    }
+    return this.order.filter((_, place) => wanted[place] === 1);
   }
 }
 
@@ -92,6 +105,18 @@ export function namesFromOutside<T>(body: Graph, outer: ReadonlyMap<string, T>):
     if (value !== undefined) known.set(name, value);
   }
   return known;
+}
+
+function edgesOf(
+  node: Node,
+  producers: ReadonlyMap<string, Node>,
+  places: ReadonlyMap<Node, number>,
+): Edge[] {
+  return reads(node).flatMap((name) => {
+    const producer = producers.get(name);
+    const maker = producer && places.get(producer);
+    return maker === undefined ? [] : [{ name, maker }];
+  });
 }
 
 function refuseTwice(list: readonly { readonly name: string }[], what: string): void {

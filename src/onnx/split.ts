@@ -12,17 +12,11 @@ import { extract, requireValue, withGraph } from "./extract.js";
 import { GraphIndex, reads } from "./graph.js";
 import { identify } from "./identity.js";
 import { readMetadata, type Tap, withMetadata } from "./metadata.js";
-import {
-  copyOf,
-  declaredType,
-  graph,
-  type Model,
-  type Node,
-  node,
-  type ValueType,
-  valueInfo,
-} from "./model.js";
+import { copyOf, declaredType, graph, type Model, node, type ValueType, valueInfo } from "./model.js";
 import { inferTypes } from "./shapes.js";
+
+/** More heads than this are of no use to anybody, and each is a file. */
+const MOST_HEADS = 256;
 
 /** How to split. */
 export interface SplitOptions {
@@ -54,6 +48,7 @@ export interface Split {
  * @throws PolyheadError CUT_INVALID when the values do not separate inputs from outputs, with the path around
  *   them, or when the type of one is not known
  * @throws PolyheadError NOT_FOUND when a name is no value of the model
+ * @throws PolyheadError LIMIT_EXCEEDED when there would be very many heads
  */
 export async function splitModel(given: Model, options: SplitOptions = {}): Promise<Split> {
   const { model, index, types, taps: names, passed, fixed, notes } = chooseCut(given, options);
@@ -195,38 +190,64 @@ function passingHead(model: Model, tap: Tap): Model {
   return withMetadata(withGraph(model, main), { role: "head", taps: [tap] });
 }
 
-/** Outputs in groups that share no node which depends on the cut; constant ones go with the first group. */
+/**
+ * Outputs in groups that share no node which depends on the cut; constant ones go with the first group.
+ * @throws PolyheadError LIMIT_EXCEEDED for more groups than {@link MOST_HEADS}
+ */
 function groupOutputs(index: GraphIndex, outputs: readonly string[], cut: readonly string[]): string[][] {
+  const groups = new Groups();
   const stop = new Set(cut);
   const varying = new Set(cut);
-  const varyingNodes = new Set<Node>();
-  for (const each of index.order) {
-    if (!reads(each).some((name) => varying.has(name))) continue;
-    varyingNodes.add(each);
-    for (const name of each.output) varying.add(name);
+  for (const each of index.ancestors(outputs, stop)) {
+    const read = reads(each).filter((name) => varying.has(name));
+    if (read.length === 0) continue;
+    const [first = "", ...others] = each.output.filter((name) => name !== "");
+    for (const name of [...others, ...read.filter((one) => !stop.has(one))]) groups.join(first, name);
+    for (const name of [first, ...others]) varying.add(name);
   }
-  const groups: { outputs: string[]; nodes: Set<Node> }[] = [];
-  const constant: string[] = [];
-  for (const output of outputs) {
-    const nodes = new Set(index.ancestors([output], stop).filter((each) => varyingNodes.has(each)));
-    if (nodes.size === 0) {
-      constant.push(output);
-      continue;
-    }
-    const merged = { outputs: [output], nodes };
-    for (const group of groups.filter((each) => [...each.nodes].some((one) => nodes.has(one)))) {
-      merged.outputs.unshift(...group.outputs);
-      for (const each of group.nodes) nodes.add(each);
-      groups.splice(groups.indexOf(group), 1);
-    }
-    groups.push(merged);
+  const lists = new Map<string, string[]>();
+  for (const output of outputs.filter((name) => varying.has(name))) {
+    const group = groups.of(output);
+    const list = lists.get(group);
+    if (list) list.push(output);
+    else lists.set(group, [output]);
   }
-  const lists = groups.map((group) => group.outputs);
-  if (constant.length > 0) lists[0] = [...(lists[0] ?? []), ...constant];
-  const place = (name = "") => outputs.indexOf(name);
-  return lists
-    .map((list) => list.sort((a, b) => place(a) - place(b)))
-    .sort(([a], [b]) => place(a) - place(b));
+  if (lists.size > MOST_HEADS) {
+    throw new PolyheadError(
+      "LIMIT_EXCEEDED",
+      `The model falls into ${lists.size} heads at this cut; the limit is ${MOST_HEADS}. Cut at values that more of its outputs share.`,
+      { heads: lists.size, limit: MOST_HEADS },
+    );
+  }
+  const constant = outputs.filter((name) => !varying.has(name));
+  const [first = [], ...rest] = lists.values();
+  const place = new Map(outputs.map((name, at) => [name, at]));
+  const withConstant = [...first, ...constant].sort((a, b) => (place.get(a) ?? 0) - (place.get(b) ?? 0));
+  return withConstant.length > 0
+    ? [withConstant, ...rest].sort(([a = ""], [b = ""]) => (place.get(a) ?? 0) - (place.get(b) ?? 0))
+    : [];
+}
+
+/** Names in groups that are joined one by one. */
+class Groups {
+  readonly #above = new Map<string, string>();
+
+  /** The name that stands for the group. */
+  of(name: string): string {
+    let top = name;
+    for (let next = this.#above.get(top); next !== undefined; next = this.#above.get(top)) top = next;
+    for (let at = name; at !== top; ) {
+      const next = this.#above.get(at) ?? top;
+      this.#above.set(at, top);
+      at = next;
+    }
+    return top;
+  }
+
+  join(one: string, other: string): void {
+    const [a, b] = [this.of(one), this.of(other)];
+    if (a !== b) this.#above.set(a, b);
+  }
 }
 
 /** @throws PolyheadError NOT_FOUND, CUT_INVALID */
