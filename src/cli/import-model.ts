@@ -5,6 +5,7 @@
 import { PolyheadError } from "../base/errors.js";
 import { toEvaluation } from "../onnx/evaluation.js";
 import { GraphIndex } from "../onnx/graph.js";
+import { requireMemory } from "../onnx/memory.js";
 import { type Activation, readMetadata, withMetadata } from "../onnx/metadata.js";
 import { type Model, valueInfo } from "../onnx/model.js";
 import { sampleInputs } from "../onnx/samples.js";
@@ -54,7 +55,7 @@ const DECODINGS: Readonly<Record<string, Decoding>> = { centernet: CENTERNET_DEC
 /**
  * The model in a file, ready to be written or used.
  * @throws PolyheadError INVALID_ARGUMENT, FILE_NOT_FOUND, MODEL_MALFORMED, MODEL_UNSUPPORTED, LOAD_FAILED,
- *   RUN_FAILED, DATA_MALFORMED for labels
+ *   RUN_FAILED, LIMIT_EXCEEDED when a run would take too much memory, DATA_MALFORMED for labels
  */
 export async function importModel(path: string, options: ImportOptions = {}): Promise<Imported> {
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
@@ -139,6 +140,7 @@ async function tryOut(model: Model, preprocessing: Preprocessing | undefined): P
       : info,
   );
   const sample = sampleInputs(declared, { batch: 1 }, 1);
+  requireMemory(model, sample);
   const runtime = await Runtime.open(() => OrtWorker.start());
   try {
     const opened = await openModelOn(runtime)(model, "all");

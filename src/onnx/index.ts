@@ -10,6 +10,7 @@ export * from "./extract.js";
 export * from "./graph.js";
 export * from "./identity.js";
 export * from "./join.js";
+export * from "./memory.js";
 export * from "./merge.js";
 export * from "./metadata.js";
 export * from "./model.js";

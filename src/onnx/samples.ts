@@ -3,9 +3,10 @@
  * that whole numbers can be indices and images look like images.
  */
 import { PolyheadError } from "../base/errors.js";
-import { DTYPES, type DType } from "../tensor/dtype.js";
-import { elementCount } from "../tensor/shape.js";
+import { byteLength, DTYPES, type DType } from "../tensor/dtype.js";
+import { elementCount, formatShape } from "../tensor/shape.js";
 import { type NumericArray, type Tensor, tensor } from "../tensor/tensor.js";
+import { inMebibytes, MOST_RUN_BYTES } from "./memory.js";
 import { declaredType, type ValueInfo } from "./model.js";
 
 /** What fills the dimensions that a model leaves open. */
@@ -21,6 +22,7 @@ const OPEN_SIZE = 64;
 /**
  * One random tensor for each input.
  * @throws PolyheadError MODEL_UNSUPPORTED for inputs of unknown rank or of a dtype that has no random values
+ * @throws PolyheadError LIMIT_EXCEEDED for inputs of more than {@link MOST_RUN_BYTES}
  */
 export function sampleInputs(
   inputs: readonly ValueInfo[],
@@ -28,6 +30,7 @@ export function sampleInputs(
   seed: number,
 ): Map<string, Tensor> {
   const random = generator(seed);
+  let bytes = 0;
   return new Map(
     inputs.map((info) => {
       const type = declaredType(info);
@@ -41,8 +44,19 @@ export function sampleInputs(
       const shape = type.shape.map((size, axis) =>
         typeof size === "number" ? size : axis === 0 ? open.batch : (open.sizes?.get(size) ?? OPEN_SIZE),
       );
+      bytes += byteLength(type.dtype, elementCount(shape));
+      if (!(bytes <= MOST_RUN_BYTES)) throw tooLarge(info.name, type.dtype, shape);
       return [info.name, tensor(type.dtype, shape, randomElements(info.name, type.dtype, shape, random))];
     }),
+  );
+}
+
+function tooLarge(name: string, dtype: DType, shape: readonly number[]): PolyheadError {
+  const [got, limit] = [`${dtype} ${formatShape(shape)}`, inMebibytes(MOST_RUN_BYTES)];
+  return new PolyheadError(
+    "LIMIT_EXCEEDED",
+    `The model cannot be tried out: with the input ${JSON.stringify(name)}, ${got}, its inputs take more than ${limit}. Use smaller sizes for open dimensions, or correct the model.`,
+    { input: name, got, limit: MOST_RUN_BYTES },
   );
 }
 

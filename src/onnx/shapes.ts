@@ -37,19 +37,26 @@ const UNKNOWN = /\?\d+/;
  * Dtypes and shapes of all values of the main graph, inputs and weights included; values of unknown dtype are
  * absent. A named dimension of an input goes by its name wherever it survives, `4*N` where it was multiplied, and
  * one that is not known is `?`.
+ * @param seen is told of every value of known dtype, those in bodies of branches, loops and functions included
  * @throws PolyheadError MODEL_MALFORMED when the graph is none, or a weight has no dtype or shape
  */
-export function inferTypes(model: Model): Map<string, ValueType> {
-  return inferValues(model).types;
+export function inferTypes(
+  model: Model,
+  seen?: (name: string, type: ValueType) => void,
+): Map<string, ValueType> {
+  return inferValues(model, seen).types;
 }
 
 /** What {@link inferTypes} gives, and the elements of small values that are the same whatever the inputs are. */
-export function inferValues(model: Model): {
+export function inferValues(
+  model: Model,
+  seen?: (name: string, type: ValueType) => void,
+): {
   types: Map<string, ValueType>;
   constants: ReadonlyMap<string, readonly number[]>;
 } {
   const known = new Map<string, Known>();
-  new Inference(model).graph(new GraphIndex(model.graph), known, []);
+  new Inference(model, seen).graph(new GraphIndex(model.graph), known, []);
   const types = new Map<string, ValueType>();
   const constants = new Map<string, readonly number[]>();
   for (const [name, { dtype, shape, items }] of known) {
@@ -66,14 +73,16 @@ function shown(size: Dimension): Dimension {
 /** One run over a model; recursion follows subgraphs and functions. */
 class Inference {
   readonly #model: Model;
+  readonly #seen: ((name: string, type: ValueType) => void) | undefined;
   readonly #functions: ReadonlyMap<string, ModelFunction>;
   readonly #unknowns = new Map<string, string>();
   #unknownCount = 0;
   #nodesLeft = MAX_NODES;
   #depth = 0;
 
-  constructor(model: Model) {
+  constructor(model: Model, seen?: (name: string, type: ValueType) => void) {
     this.#model = model;
+    this.#seen = seen;
     this.#functions = new Map(
       model.functions.map((each) => [functionKey(each.domain, each.name, each.overload), each]),
     );
@@ -102,7 +111,10 @@ class Inference {
   ): void {
     const results = this.#nodesLeft-- > 0 ? this.#results(node, opsets, known) : [];
     node.output.forEach((name, place) => {
-      if (name !== "") known.set(name, this.#completed(results[place], declared.get(name)));
+      if (name === "") return;
+      const made = this.#completed(results[place], declared.get(name));
+      known.set(name, made);
+      if (made.dtype) this.#seen?.(name, { dtype: made.dtype, shape: made.shape });
     });
   }
 

@@ -11,6 +11,7 @@ import { bytesOf, type Tensor } from "../tensor/tensor.js";
 import type { DynamicBatch } from "./batch.js";
 import { extract } from "./extract.js";
 import { GraphIndex } from "./graph.js";
+import { requireMemory } from "./memory.js";
 import { readMetadata } from "./metadata.js";
 import { declaredType, type Model } from "./model.js";
 import type { OpenedModel, OpenModel, Optimisation } from "./runner.js";
@@ -58,6 +59,7 @@ export interface Difference {
  * Proves that a split computes what the model does.
  * @throws PolyheadError PROOF_FAILED with the output, the input and the difference
  * @throws PolyheadError LOAD_FAILED, RUN_FAILED, MODEL_UNSUPPORTED
+ * @throws PolyheadError LIMIT_EXCEEDED when a run would take too much memory
  */
 export async function proveSplit(
   model: Model,
@@ -70,12 +72,17 @@ export async function proveSplit(
   const batches = hasOpenBatch(inputs) ? (options.batches ?? [1, 3]) : [1];
   const perBatch = options.inputs ?? 3;
   const models = [model, split.backbone, ...split.heads.map((head) => head.model)];
+  const sample = (batch: number, seed: number) =>
+    sampleInputs(inputs, { batch, ...(options.sizes && { sizes: options.sizes }) }, seed);
+  // Before the runtime sees the models: it computes what is constant as soon as it is given one.
+  const largest = sample(Math.max(...batches), 0);
+  for (const each of [model, split.backbone]) requireMemory(each, largest);
   let worst = NONE;
   for (const optimisation of ["off", "all"] as const) {
     await withOpened(open, models, optimisation, async ([whole, backbone, ...heads]) => {
       for (const batch of batches) {
         for (let seed = 0; seed < perBatch; seed++) {
-          const given = sampleInputs(inputs, { batch, ...(options.sizes && { sizes: options.sizes }) }, seed);
+          const given = sample(batch, seed);
           const expected = (await whole?.run(given)) ?? new Map<string, Tensor>();
           const features = (await backbone?.run(given)) ?? new Map<string, Tensor>();
           const got = new Map<string, Tensor>();
@@ -106,6 +113,7 @@ export async function proveSplit(
  * @returns the largest difference; larger batches may round differently
  * @throws PolyheadError PROOF_FAILED with the output and the difference
  * @throws PolyheadError LOAD_FAILED, RUN_FAILED, MODEL_UNSUPPORTED
+ * @throws PolyheadError LIMIT_EXCEEDED when a run would take too much memory
  */
 export async function proveBatch(
   model: Model,
@@ -119,15 +127,14 @@ export async function proveBatch(
   if (outputs.length === 0 || !hasOpenBatch(index.inputs)) return NONE;
   const names = index.inputs.map(({ name }) => name);
   const part = extract(opened.model, index, names, outputs, opened.types);
+  const batch = 2;
+  const sample = (seed: number) =>
+    sampleInputs(index.inputs, { batch, ...(options.sizes && { sizes: options.sizes }) }, seed);
+  for (const each of [model, part]) requireMemory(each, sample(0));
   let worst = NONE;
   await withOpened(open, [model, part], "off", async ([single, several]) => {
-    const batch = 2;
     for (let seed = 0; seed < (options.inputs ?? 3); seed++) {
-      const given = sampleInputs(
-        index.inputs,
-        { batch, ...(options.sizes && { sizes: options.sizes }) },
-        seed,
-      );
+      const given = sample(seed);
       const all = (await single?.run(given)) ?? new Map<string, Tensor>();
       const expected = new Map([...all].filter(([name]) => !fixed.has(name)));
       const got = (await several?.run(given)) ?? new Map<string, Tensor>();
