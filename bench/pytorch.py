@@ -1,13 +1,15 @@
-"""One MobileNetV3 in PyTorch, as a program with a backbone and switched heads runs it; prints JSON."""
+"""One MobileNetV3 in PyTorch, as a program with a backbone and switched heads runs it.
+
+Usage: pytorch.py THREADS FILE. Writes the network with one head to FILE (ONNX) and prints its cases as one line of
+JSON; then runs a case for each line that names one, and answers each with a line.
+"""
 import json
 import sys
-import time
 
 import torch
 import torchvision
 
-rounds, threads = int(sys.argv[1]), int(sys.argv[2])
-torch.set_num_threads(threads)
+torch.set_num_threads(int(sys.argv[1]))
 torch.manual_seed(1)
 network = torchvision.models.mobilenet_v3_large(weights=None).eval()
 backbone = torch.nn.Sequential(network.features, network.avgpool, torch.nn.Flatten(1))
@@ -31,15 +33,10 @@ cases = {
     "backbone once, 16 heads": lambda: shared(16),
     "backbone and head for each of 4 heads": lambda: whole(4),
 }
-times = {name: [] for name in cases}
+model = torch.nn.Sequential(backbone, heads[0])
+torch.onnx.export(model, image, sys.argv[2], opset_version=16, input_names=["image"], output_names=["scores"])
+print(json.dumps({"version": torch.__version__, "cases": list(cases)}), flush=True)
 with torch.no_grad():
-    for turn in range(rounds + 2):
-        for name, case in cases.items():
-            start = time.perf_counter()
-            case()
-            if turn >= 2:
-                times[name].append((time.perf_counter() - start) * 1000)
-if len(sys.argv) > 3:
-    whole_model = torch.nn.Sequential(backbone, heads[0])
-    torch.onnx.export(whole_model, image, sys.argv[3], opset_version=16, input_names=["image"], output_names=["scores"])
-print(json.dumps({"version": torch.__version__, "times": times}))
+    for line in sys.stdin:
+        cases[line.strip()]()
+        print("done", flush=True)

@@ -4,7 +4,7 @@
  */
 import { createHash, randomUUID } from "node:crypto";
 import { constants } from "node:fs";
-import { access, type FileHandle, mkdir, open, readdir, realpath, rename, rm } from "node:fs/promises";
+import { access, type FileHandle, mkdir, open, readdir, realpath, rename, rm, stat } from "node:fs/promises";
 import { basename, dirname, join, relative, resolve, sep } from "node:path";
 import { asError, PolyheadError } from "../base/errors.js";
 import { type Folder, insideFolder, rangeError } from "../base/folder.js";
@@ -107,15 +107,37 @@ export interface SaveOptions {
  * @throws PolyheadError FILE_NOT_WRITTEN
  */
 export async function saveModel(path: string, model: Model, options: SaveOptions = {}): Promise<number> {
-  const stem = basename(path).replace(/\.onnx$/, "");
-  const external = options.external ?? bigWeightBytes(model) > EXTERNAL_FROM;
-  const dataName = external ? `${stem}.${contentName(model)}.data` : undefined;
-  const { file, external: data } = serializeModel(model, dataName);
-  let written = 0;
-  if (dataName) written += await writeFileAtomic(join(dirname(path), dataName), data);
-  written += await writeFileAtomic(path, file);
-  await removeStale(dirname(path), stem, dataName);
-  return written;
+  return saveModels([[path, model]], options);
+}
+
+/**
+ * Writes several models as {@link saveModel} does, all of them or none: nothing is put in its place before everything
+ * is on the disk.
+ * @returns the bytes written
+ * @throws PolyheadError FILE_NOT_WRITTEN
+ */
+export async function saveModels(
+  models: readonly (readonly [path: string, model: Model])[],
+  options: SaveOptions = {},
+): Promise<number> {
+  const staged: StagedFile[] = [];
+  const stale: (() => Promise<void>)[] = [];
+  try {
+    for (const [path, model] of models) {
+      const stem = basename(path).replace(/\.onnx$/, "");
+      const external = options.external ?? bigWeightBytes(model) > EXTERNAL_FROM;
+      const dataName = external ? `${stem}.${contentName(model)}.data` : undefined;
+      const { file, external: data } = serializeModel(model, dataName);
+      if (dataName) staged.push(await stageFile(join(dirname(path), dataName), data));
+      staged.push(await stageFile(path, file));
+      stale.push(() => removeStale(dirname(path), stem, dataName));
+    }
+    for (const each of staged) await each.commit();
+  } finally {
+    for (const each of staged) await each.discard();
+  }
+  for (const remove of stale) await remove();
+  return staged.reduce((sum, { written }) => sum + written, 0);
 }
 
 /**
@@ -127,6 +149,28 @@ export async function writeFileAtomic(
   path: string,
   content: string | Uint8Array | readonly Uint8Array[],
 ): Promise<number> {
+  const staged = await stageFile(path, content);
+  try {
+    await staged.commit();
+  } finally {
+    await staged.discard();
+  }
+  return staged.written;
+}
+
+/** A file on the disk that is not in its place yet. */
+interface StagedFile {
+  readonly written: number;
+  /** Puts it there. @throws PolyheadError FILE_NOT_WRITTEN */
+  commit(): Promise<void>;
+  /** Gives it up; does nothing to a file that is in its place. */
+  discard(): Promise<void>;
+}
+
+async function stageFile(
+  path: string,
+  content: string | Uint8Array | readonly Uint8Array[],
+): Promise<StagedFile> {
   const pieces =
     typeof content === "string"
       ? [Buffer.from(content)]
@@ -134,8 +178,11 @@ export async function writeFileAtomic(
         ? [content]
         : content;
   const temporary = `${path}.${randomUUID()}.part`;
+  const discard = () => rm(temporary, { force: true }).catch(() => {});
   try {
     await makeFolder(dirname(path));
+    const inPlace = await stat(path).catch(() => undefined);
+    if (inPlace?.isDirectory()) throw new Error("a folder of that name is there");
     const file = await open(temporary, "wx");
     let written = 0;
     try {
@@ -148,18 +195,25 @@ export async function writeFileAtomic(
     } finally {
       await file.close();
     }
-    await rename(temporary, path);
-    return written;
+    const commit = () =>
+      rename(temporary, path).catch((thrown) => {
+        throw notWritten(path, thrown);
+      });
+    return { written, commit, discard };
   } catch (thrown) {
-    await rm(temporary, { force: true }).catch(() => {});
-    const cause = asError(thrown);
-    throw new PolyheadError(
-      "FILE_NOT_WRITTEN",
-      `${basename(path)} could not be written: ${cause.message}`,
-      { path },
-      { cause },
-    );
+    await discard();
+    throw notWritten(path, thrown);
   }
+}
+
+function notWritten(path: string, thrown: unknown): PolyheadError {
+  const cause = asError(thrown);
+  return new PolyheadError(
+    "FILE_NOT_WRITTEN",
+    `${basename(path)} could not be written: ${cause.message}`,
+    { path },
+    { cause },
+  );
 }
 
 /** Makes a folder with those above it. Not with `recursive`: Node then never returns where folders cannot be made at all, below `/proc` say. */

@@ -1,5 +1,5 @@
 /** The verbs split, join and share as processes, with their files and exit statuses. */
-import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdir, mkdtemp, readdir, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
@@ -43,6 +43,14 @@ describe("polyhead split", () => {
     const run = await polyhead("split", at("excite.onnx"), "--at", cut, "-o", at("never"), "--json");
     expect({ status: run.status, code: JSON.parse(run.stdout).error.code }).toEqual({ status, code });
     expect(await readdir(folder)).not.toContain("never");
+  });
+
+  it("writes no part when one of them cannot be written", async () => {
+    await mkdir(at("taken", "head.onnx"), { recursive: true });
+    const run = await polyhead("split", at("excite.onnx"), "-o", at("taken"), "--json");
+    expect(run.status).toBe(73);
+    expect(JSON.parse(run.stdout).error.code).toBe("FILE_NOT_WRITTEN");
+    expect(await readdir(at("taken"))).toEqual(["head.onnx"]);
   });
 
   it("proves at the sizes that it is given, and refuses what is no size", async () => {

@@ -1,7 +1,7 @@
 /** `polyhead split`: a model into a backbone and its heads, proved equal before anything is written. */
 import { join } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
-import { loadModel, saveModel } from "../../files/disk.js";
+import { loadModel, saveModels } from "../../files/disk.js";
 import { parameterCount } from "../../onnx/cost.js";
 import { toEvaluation } from "../../onnx/evaluation.js";
 import { splitModel } from "../../onnx/split.js";
@@ -57,9 +57,11 @@ async function perform(path: string, { at, out, keepBatch = false, size }: Optio
     const proof = await proveSplit(model, split, open, size && { sizes: size });
     const notes = [...changes, ...split.notes];
     const backbonePath = join(out, "backbone.onnx");
-    await saveModel(backbonePath, split.backbone);
     const heads = split.heads.map((head) => ({ ...head, path: join(out, `${head.name}.onnx`) }));
-    for (const head of heads) await saveModel(head.path, head.model);
+    await saveModels([
+      [backbonePath, split.backbone],
+      ...heads.map((head) => [head.path, head.model] as const),
+    ]);
     return {
       data: {
         backbone: { path: backbonePath, taps: split.taps, parameters: parameterCount(split.backbone) },
