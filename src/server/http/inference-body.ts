@@ -59,6 +59,7 @@ export function readInference(
     if (elements > limits.tensorElements) {
       throw limitExceeded("The inputs have together", elements, limits.tensorElements, "elements");
     }
+    refuseUnsupported(parameters, what);
     const size = own(parameters, "binary_data_size");
     if ((size === undefined) === (data === undefined)) {
       throw new PolyheadError(
@@ -75,6 +76,7 @@ export function readInference(
   }
   binary.finish();
   const { outputs = [], parameters } = request;
+  for (const output of outputs) refuseUnsupported(output.parameters, `Output ${shown(output.name)}`);
   const all = bool(own(parameters, "binary_data_output"), "binary_data_output", false);
   const binaryOutputs = new Map(
     outputs.map((output) => [output.name, bool(own(output.parameters, "binary_data"), "binary_data", all)]),
@@ -94,6 +96,19 @@ export function readInference(
  */
 export function checkId(id: string, limits: Limits): string {
   return id === "" ? id : checkName(id, "The id", limits);
+}
+
+/** Parameters of other extensions that change what is meant, so that they cannot be ignored. */
+const UNSUPPORTED = ["shared_memory_region", "classification"];
+
+function refuseUnsupported(parameters: Readonly<Record<string, unknown>> | undefined, what: string): void {
+  const name = UNSUPPORTED.find((each) => own(parameters, each) !== undefined);
+  if (name === undefined) return;
+  throw new PolyheadError(
+    "INVALID_ARGUMENT",
+    `${what} has the parameter ${name}, which this server does not support; leave it out.`,
+    { parameter: name },
+  );
 }
 
 /** The bytes after the JSON, taken from the front. */

@@ -10,8 +10,8 @@ import {
   SpanStatusCode,
   trace,
 } from "@opentelemetry/api";
-import type { FastifyInstance, FastifyReply } from "fastify";
-import { PolyheadError } from "../../base/errors.js";
+import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
+import { ERROR_CATALOGUE, PolyheadError } from "../../base/errors.js";
 
 declare module "fastify" {
   interface FastifyRequest {
@@ -20,6 +20,7 @@ declare module "fastify" {
   }
 }
 
+const ABORTED_STATUS = ERROR_CATALOGUE.ABORTED.http;
 const SANE_ID = /^[\w.:+/=-]{1,128}$/;
 
 /** The client's X-Request-Id when it is a sane one, else a new id. */
@@ -55,9 +56,7 @@ export function observe(app: FastifyInstance): void {
   });
   app.addHook("onResponse", async (request, reply) => {
     const { statusCode: status } = reply;
-    request.trace?.span.setAttribute("http.response.status_code", status);
-    if (status >= 500) request.trace?.span.setStatus({ code: SpanStatusCode.ERROR });
-    request.trace?.span.end();
+    endSpan(request, status);
     const milliseconds = Math.round(reply.elapsedTime * 1000) / 1000;
     request.log.info(
       {
@@ -71,9 +70,18 @@ export function observe(app: FastifyInstance): void {
     );
   });
   app.addHook("onRequestAbort", async (request) => {
-    request.trace?.span.end();
+    endSpan(request, ABORTED_STATUS);
     request.log.info({ method: request.method, url: request.url.slice(0, 300) }, "client gone");
   });
+}
+
+/** Once: an aborted request may be answered all the same. */
+function endSpan(request: FastifyRequest, status: number): void {
+  const { span } = request.trace ?? {};
+  request.trace = undefined;
+  span?.setAttribute("http.response.status_code", status);
+  if (status >= 500) span?.setStatus({ code: SpanStatusCode.ERROR });
+  span?.end();
 }
 
 /** A signal that is aborted when the client hangs up before it has its answer. */

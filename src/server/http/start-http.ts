@@ -89,6 +89,7 @@ export async function startHttp(service: Service, options: HttpOptions = {}): Pr
   readBodies(app);
   await app.register(multipart);
   await collectDocumentation(app, service);
+  hangUpWhenClosing(app);
   observe(app);
   guard(app, { tokens, origins: options.origins ?? [], isLoopback: isLoopback(host) });
   app.setErrorHandler((thrown, request, reply) => answerError(thrown, request, reply));
@@ -139,6 +140,17 @@ async function createApp(
   app.setValidatorCompiler(() => () => true);
   app.setSerializerCompiler(() => (data) => JSON.stringify(data));
   return app as FastifyInstance;
+}
+
+/** So that connections whose last request is under way do not stay until they have been idle for long. */
+function hangUpWhenClosing(app: FastifyInstance): void {
+  let isClosing = false;
+  app.addHook("preClose", async () => {
+    isClosing = true;
+  });
+  app.addHook("onSend", async (_request, reply) => {
+    if (isClosing) reply.header("connection", "close");
+  });
 }
 
 async function listen(app: FastifyInstance, host: string, port: number): Promise<void> {

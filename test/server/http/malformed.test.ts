@@ -343,6 +343,14 @@ const CASES: readonly Case[] = [
     "\u0004\u0000\u0000\u0000a",
     same,
   ),
+  json("shared memory", INFER, {
+    inputs: [{ ...DOUBLE.inputs[0], parameters: { shared_memory_region: "r" } }],
+  }),
+  json("shared memory of an output", INFER, {
+    ...DOUBLE,
+    outputs: [{ name: "y", parameters: { shared_memory_region: "r" } }],
+  }),
+  json("classification", INFER, { ...DOUBLE, outputs: [{ name: "y", parameters: { classification: 2 } }] }),
   text(
     "no header length",
     JSON.stringify({ inputs: [{ name: "x", shape: [1, 2], datatype: "FP32", ...size(8) }] }),
