@@ -13,18 +13,18 @@ import { DOUBLE, type Running, send, sendRaw, start, stopAll } from "./client.js
 
 const INFER = "/v2/models/double/infer";
 const GATE = { inputs: DOUBLE.inputs };
+const LIMITS = { bodyBytes: 10_000, uploadBytes: 20_000, controlBytes: 5000, tensorElements: 1000 };
 let at: Running;
+let impatient: Running;
 beforeAll(async () => {
-  at = await start({
-    limits: { bodyBytes: 10_000, uploadBytes: 20_000, controlBytes: 5000, tensorElements: 1000 },
-    timeouts: { headers: 200, request: 400 },
-  });
+  at = await start({ limits: LIMITS });
+  impatient = await start({ limits: LIMITS, timeouts: { headers: 1000, request: 1500 } });
 });
 afterAll(stopAll);
 
 const head = (path: string, headers: readonly string[]) =>
   [`POST ${path} HTTP/1.1`, "Host: localhost", ...headers, "", ""].join("\r\n");
-const isWell = async () => (await send(at.url, INFER, { body: DOUBLE })).status === 200;
+const isWell = async (run = at) => (await send(run.url, INFER, { body: DOUBLE })).status === 200;
 
 describe("many clients", () => {
   it("get each their own answer", async () => {
@@ -46,7 +46,7 @@ describe("many clients", () => {
 });
 
 describe("slow clients", () => {
-  it.each([
+  it.concurrent.each([
     ["headers", "POST /v2/models/double/infer HTTP/1.1\r\nHost: loc"],
     ["a body", `${head(INFER, ["Content-Length: 100"])}{"in`],
     ["chunks", `${head(INFER, ["Transfer-Encoding: chunked"])}3\r\n{"i\r\n`],
@@ -56,16 +56,16 @@ describe("slow clients", () => {
       `${head(INFER, ["Content-Length: 1000", "Content-Type: multipart/form-data; boundary=b"])}--b\r\nContent-Disposition: form-data; name="f"; filename="f"\r\n\r\nabc`,
     ],
   ])("that never finish %s are hung up on", async (_, bytes) => {
-    const answer = await sendRaw(at.url, bytes);
+    const answer = await sendRaw(impatient.url, bytes);
     expect(answer).toMatch(/^HTTP\/1\.1 408 /);
-    expect(await isWell()).toBe(true);
+    expect(await isWell(impatient)).toBe(true);
   });
 
   it("do not keep others from their answers", async () => {
-    const { hostname, port } = new URL(at.url);
+    const { hostname, port } = new URL(impatient.url);
     const sockets = Array.from({ length: 100 }, () => connect(Number(port), hostname).on("error", () => {}));
     for (const socket of sockets) socket.write("POST / HTTP/1.1\r\nHost: x");
-    expect(await isWell()).toBe(true);
+    expect(await isWell(impatient)).toBe(true);
     for (const socket of sockets) socket.destroy();
   });
 });
