@@ -7,6 +7,7 @@ import { PolyheadError } from "../base/errors.js";
 import { type CanonicalNode, canonicalGraph } from "../onnx/canonical.js";
 import { GraphIndex } from "../onnx/graph.js";
 import { type Identity, identify } from "../onnx/identity.js";
+import { inlined } from "../onnx/inline.js";
 import { type Metadata, readMetadata, type Tap } from "../onnx/metadata.js";
 import { declaredType, type Model, type ValueInfo, type ValueType } from "../onnx/model.js";
 import { neededNodes } from "../onnx/partition.js";
@@ -57,16 +58,18 @@ export type Binding = Readonly<Record<string, string>>;
 
 /**
  * Makes a member of a model.
+ * @param file the model as it was loaded
  * @param loaded the members whose values a head may read
  * @param bind reads taps by name instead of by identity
  * @throws PolyheadError HEAD_MISMATCH, MODEL_MALFORMED, NOT_FOUND
  */
 export async function makeMember(
-  model: Model,
+  file: Model,
   revision: string,
   loaded: readonly Member[],
   bind?: Binding,
 ): Promise<Member> {
+  const model = inlined(file);
   const metadata = readMetadata(model);
   const index = new GraphIndex(model.graph);
   const readsTaps = bind !== undefined || (metadata.taps !== undefined && metadata.role !== "backbone");

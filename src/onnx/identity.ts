@@ -15,6 +15,7 @@ import {
   AttributeType,
   canonicalDomain,
   declaredType,
+  functionFinder,
   type Graph,
   type Model,
   type ModelFunction,
@@ -38,11 +39,11 @@ const WINDOWED = /(Conv|ConvTranspose|ConvInteger|MaxPool|AveragePool|LpPool)$/;
 const SMALL = 64 * 1024;
 const DIGESTS_AT_ONCE = 4;
 /** Functions may call functions; no sane model goes deeper. */
-const MAX_CALL_DEPTH = 64;
+export const MAX_CALL_DEPTH = 64;
 /** Nothing is given for an attribute by reference outside of functions. */
 const NO_REFERENCES: ReadonlyMap<string, Attribute> = new Map();
 /** Nodes that may be looked at, those within calls once a call: functions that call functions can grow without end. */
-const MAX_NODES = 250_000;
+export const MAX_NODES = 250_000;
 
 /** What is known beforehand when a model is identified. */
 export interface IdentityOptions {
@@ -119,19 +120,18 @@ function hashOf(parts: readonly unknown[]): Identity {
 
 /** Identifies the nodes of one model; recursion follows subgraphs and functions. */
 class Identifier {
-  readonly #model: Model;
   readonly #weights: ReadonlyMap<Weight, Identity>;
-  readonly #functions: ReadonlyMap<string, ModelFunction>;
+  readonly #find: (node: Node) => ModelFunction | undefined;
+  /** Those of the model; functions may bring domains that it lacks. */
+  readonly #opsets: Pick<Model, "opsetImport">;
   #depth = 0;
   #bodies = 0;
   #seen = 0;
 
   constructor(model: Model, weights: ReadonlyMap<Weight, Identity>) {
-    this.#model = model;
     this.#weights = weights;
-    this.#functions = new Map(
-      model.functions.map((each) => [functionKey(each.domain, each.name, each.overload), each]),
-    );
+    this.#find = functionFinder(model);
+    this.#opsets = { opsetImport: [model, ...model.functions].flatMap((each) => each.opsetImport) };
   }
 
   /**
@@ -178,10 +178,10 @@ class Identifier {
       const identity = this.#weight(constant);
       return () => identity;
     }
-    const called = this.#functions.get(functionKey(node.domain, node.opType, node.overload));
+    const called = this.#find(node);
     if (called) return this.#call(called, given, inputs);
 
-    const opset = opsetVersion(this.#model, domain) ?? 0;
+    const opset = opsetVersion(this.#opsets, domain) ?? 0;
     const defaults = attributeDefaults(domain, node.opType, opset);
     const attributes = given
       .filter((each) => domain !== "" || !isRankDefault(node.opType, each))
@@ -314,10 +314,6 @@ function requireKnown(known: ReadonlyMap<string, Identity>, name: string, reader
     `The value ${JSON.stringify(name)}, which ${reader} reads, is made by nothing.`,
     { value: name },
   );
-}
-
-function functionKey(domain: string, name: string, overload: string): string {
-  return JSON.stringify([canonicalDomain(domain), name, overload]);
 }
 
 /** A float so that every bit pattern has its own text: -0 is not 0. */

@@ -9,6 +9,7 @@ export * from "./evaluation.js";
 export * from "./extract.js";
 export * from "./graph.js";
 export * from "./identity.js";
+export * from "./inline.js";
 export * from "./join.js";
 export * from "./memory.js";
 export * from "./merge.js";

@@ -5,11 +5,19 @@
  */
 import { PolyheadError } from "../base/errors.js";
 import { formatShape } from "../tensor/shape.js";
-import { type CanonicalGraph, canonicalGraph, renamedNode, renamedWeight } from "./canonical.js";
+import {
+  type CanonicalGraph,
+  canonicalGraph,
+  oneNode,
+  renamedNode,
+  renamedWeight,
+  sameComputations,
+} from "./canonical.js";
 import { withGraph } from "./extract.js";
 import { GraphIndex } from "./graph.js";
 import { type Identity, identify } from "./identity.js";
-import { joinFunctions, joinOperatorSets } from "./merge.js";
+import { inlined } from "./inline.js";
+import { joinOperatorSets } from "./merge.js";
 import { readMetadata, withMetadata } from "./metadata.js";
 import {
   copyOf,
@@ -43,12 +51,14 @@ interface JoinedOutput {
 /**
  * One model of a backbone, adapters if any, and heads, in that order. Its outputs are those of the heads, its
  * inputs those of the backbone. Versions of an operator set may differ where every operator in use is the same in
- * both; the newer one is then written.
+ * both; the newer one is then written. Calls of the models' own functions are replaced by what these do.
  * @throws PolyheadError HEAD_MISMATCH when a part reads a value that none before it makes
- * @throws PolyheadError MODEL_UNSUPPORTED when operator sets or functions of one name differ
+ * @throws PolyheadError MODEL_UNSUPPORTED when operator sets differ in what is used
  * @throws PolyheadError ALREADY_EXISTS when two heads have outputs of one name
  */
-export async function joinModels(backbone: Model, ...parts: readonly Model[]): Promise<Model> {
+export async function joinModels(first: Model, ...others: readonly Model[]): Promise<Model> {
+  const backbone = inlined(first);
+  const parts = others.map(inlined);
   const names = new Names();
   const offers = new Map<Identity, Offer>();
   const graphs: CanonicalGraph[] = [];
@@ -83,7 +93,6 @@ export async function joinModels(backbone: Model, ...parts: readonly Model[]): P
   const joined = copyOf(withGraph(backbone, main), {
     irVersion: BigInt(Math.max(...all.map(({ irVersion }) => Number(irVersion)))),
     opsetImport: joinOperatorSets(all.map((each) => ({ model: each, nodes: each.graph.node }))),
-    functions: joinFunctions(all),
   });
   return withMetadata(joined, joinedMetadata(parts));
 }
@@ -127,9 +136,9 @@ function joinGraphs(
   outputs: readonly JoinedOutput[],
   names: Names,
 ): Graph {
-  const nodes = new Map(parts.flatMap((part) => part.nodes.map((each) => [each.key, each] as const)));
+  const nodes = sameComputations(parts.flatMap((part) => part.nodes)).map(oneNode);
   const weights = new Map(parts.flatMap((part) => [...part.weights]));
-  const made = new Set([...nodes.values()].flatMap(({ makes }) => makes));
+  const made = new Set(nodes.flatMap(({ makes }) => makes));
   const { inputs } = new GraphIndex(first);
   for (const { name } of inputs) names.assign(name, parts[0]?.inputs.get(name));
   // A value that two outputs show, an input or a constant as output: those pass through an Identity.
@@ -141,7 +150,7 @@ function joinGraphs(
   const rename = (identity: Identity) => (identity === "" ? "" : names.of(identity));
   return graph(first.name, {
     nodes: [
-      ...[...nodes.values()].map((each) => named(renamedNode(each.node, rename))),
+      ...nodes.map((each) => named(renamedNode(each.node, rename))),
       ...passed.map(({ info, identity }) => node("Identity", [rename(identity)], [info.name])),
     ],
     inputs,

@@ -1,20 +1,13 @@
-/** What models bring beside their graphs when nodes of several become one: operator sets and functions. */
-import { create, toBinary } from "@bufbuild/protobuf";
+/** What models bring beside their graphs when nodes of several become one: operator sets. */
+import { create } from "@bufbuild/protobuf";
 import { PolyheadError } from "../base/errors.js";
-import { FunctionProtoSchema, OperatorSetIdProtoSchema } from "./generated/onnx_pb.js";
-import {
-  canonicalDomain,
-  type Model,
-  type ModelFunction,
-  type Node,
-  opsetVersion,
-  subgraphs,
-} from "./model.js";
+import { OperatorSetIdProtoSchema } from "./generated/onnx_pb.js";
+import { canonicalDomain, type Model, type Node, opsetVersion, subgraphs } from "./model.js";
 import { schemaVersion } from "./operator-schema.js";
 
-/** A model, and those of its nodes that become part of something new. */
+/** A model or function, and those of its nodes that become part of something new. */
 export interface Contribution {
-  readonly model: Model;
+  readonly model: Pick<Model, "opsetImport">;
   readonly nodes: readonly Node[];
 }
 
@@ -52,30 +45,4 @@ function operatorsOf(nodes: readonly Node[], domain: string): string[] {
     ...(canonicalDomain(each.domain) === domain ? [each.opType] : []),
     ...subgraphs(each).flatMap((body) => operatorsOf(body.node, domain)),
   ]);
-}
-
-/**
- * The functions of several models.
- * @throws PolyheadError MODEL_UNSUPPORTED when two of one name differ
- */
-export function joinFunctions(models: readonly Model[]): ModelFunction[] {
-  const byKey = new Map<string, ModelFunction>();
-  for (const each of models.flatMap(({ functions }) => functions)) {
-    const key = JSON.stringify([canonicalDomain(each.domain), each.name, each.overload]);
-    const other = byKey.get(key);
-    if (other && !sameBytes(other, each)) {
-      throw new PolyheadError(
-        "MODEL_UNSUPPORTED",
-        `Two parts define the function ${JSON.stringify(each.name)} in different ways; inline it in one of them.`,
-        { function: each.name, domain: each.domain },
-      );
-    }
-    byKey.set(key, each);
-  }
-  return [...byKey.values()];
-}
-
-function sameBytes(a: ModelFunction, b: ModelFunction): boolean {
-  const [left, right] = [toBinary(FunctionProtoSchema, a), toBinary(FunctionProtoSchema, b)];
-  return left.length === right.length && left.every((byte, at) => byte === right[at]);
 }

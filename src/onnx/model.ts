@@ -196,6 +196,14 @@ export function opsetVersion(of: Pick<Model, "opsetImport">, domain = ""): numbe
   return found && Number(found.version);
 }
 
+/** Finds the function of the model that a node calls, if it calls one. */
+export function functionFinder(of: Pick<Model, "functions">): (node: Node) => ModelFunction | undefined {
+  const key = (domain: string, name: string, overload: string) =>
+    JSON.stringify([canonicalDomain(domain), name, overload]);
+  const byKey = new Map(of.functions.map((each) => [key(each.domain, each.name, each.overload), each]));
+  return ({ domain, opType, overload }) => byKey.get(key(domain, opType, overload));
+}
+
 /** An operator set's domain with the alias `ai.onnx` written as the empty string. */
 export function canonicalDomain(domain: string): string {
   return domain === "ai.onnx" ? "" : domain;

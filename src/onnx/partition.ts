@@ -2,9 +2,9 @@
  * The partition of several models into segments. Every computation is given the set of members that need it;
  * those with the same set form a segment. What a node needs is needed by at least the same members, so a segment
  * is computed from segments with larger sets alone, and each runs at most once per input. Constants belong to
- * nobody: every segment holds those it reads.
+ * nobody: every segment holds those it reads. A node of which members name different outputs makes them all at once.
  */
-import type { CanonicalGraph, CanonicalNode } from "./canonical.js";
+import { type CanonicalGraph, type CanonicalNode, oneNode, sameComputations } from "./canonical.js";
 import type { Identity } from "./identity.js";
 
 /** A model, or a head together with the backbone it reads, in a partition. */
@@ -30,17 +30,25 @@ export interface Segment {
   readonly outputs: readonly Identity[];
 }
 
+/** What the same members need, by their places among all members. */
+interface Group {
+  readonly usedBy: readonly number[];
+  readonly nodes: CanonicalNode[];
+}
+
 /** The segments of a set of members, each after those it reads. */
 export function partition(members: readonly PartitionMember[]): Segment[] {
   const nodes = new Map<string, CanonicalNode>();
   // Each member splits the groups that it needs a part of: what it needs goes to a new group, which it joins.
   const groupOf = new Map<string, number>();
-  const groups: { usedBy: readonly number[]; nodes: CanonicalNode[] }[] = [{ usedBy: [], nodes: [] }];
+  const groups: Group[] = [{ usedBy: [], nodes: [] }];
   members.forEach((member, place) => {
     const split = new Map<number, number>();
     for (const node of member.needed ?? neededNodes(member.graphs, member.outputs)) {
       const before = groupOf.get(node.key) ?? 0;
       if (before === 0) nodes.set(node.key, node);
+      // Two graphs of one member may hold the same node.
+      if (groups[before]?.usedBy.at(-1) === place) continue;
       let after = split.get(before);
       if (after === undefined) {
         after = groups.push({ usedBy: [...(groups[before]?.usedBy ?? []), place], nodes: [] }) - 1;
@@ -49,14 +57,15 @@ export function partition(members: readonly PartitionMember[]): Segment[] {
       groupOf.set(node.key, after);
     }
   });
-  for (const [key, group] of groupOf) {
-    const node = nodes.get(key);
-    if (node?.varies) groups[group]?.nodes.push(node);
+  const constants: CanonicalNode[] = [];
+  for (const same of sameComputations(nodes.values())) {
+    const node = oneNode(same);
+    if (node.varies) groupFor(same, groups, groupOf)?.nodes.push(node);
+    else constants.push(node);
   }
   const ordered = groups
     .filter((group) => group.nodes.length > 0)
     .sort((a, b) => b.usedBy.length - a.usedBy.length || (a.usedBy[0] ?? 0) - (b.usedBy[0] ?? 0));
-  const constants = [...nodes.values()].filter(({ varies }) => !varies);
   const constantValues = new Set([...constants.flatMap(({ makes }) => makes), ...weightIdentities(members)]);
   const borders = ordered.map((group) => {
     const made = new Set(group.nodes.flatMap(({ makes }) => makes));
@@ -77,6 +86,25 @@ export function partition(members: readonly PartitionMember[]): Segment[] {
       outputs: [...own.made].filter((each) => handedOut.has(each)),
     };
   });
+}
+
+/** The group of a computation: needed by whoever needs one of the nodes that stand for it. */
+function groupFor(
+  same: readonly CanonicalNode[],
+  groups: Group[],
+  groupOf: ReadonlyMap<string, number>,
+): Group | undefined {
+  const own = new Set(same.map(({ key }) => groups[groupOf.get(key) ?? 0]));
+  const [first, ...others] = own;
+  if (others.length === 0) return first;
+  const users = new Set([...own].flatMap((each) => each?.usedBy ?? []));
+  const known = groups.find(
+    ({ usedBy }) => usedBy.length === users.size && usedBy.every((each) => users.has(each)),
+  );
+  if (known) return known;
+  const made: Group = { usedBy: [...users].sort((a, b) => a - b), nodes: [] };
+  groups.push(made);
+  return made;
 }
 
 /** The nodes that values depend on, in running order. */

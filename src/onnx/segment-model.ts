@@ -5,11 +5,11 @@
 import { PolyheadError } from "../base/errors.js";
 import type { CanonicalGraph } from "./canonical.js";
 import type { Identity } from "./identity.js";
-import { joinFunctions, joinOperatorSets } from "./merge.js";
+import { joinOperatorSets } from "./merge.js";
 import { graph, type Model, model, type Node, type ValueInfo, type ValueType, valueInfo } from "./model.js";
 import type { Segment } from "./partition.js";
 
-/** A model whose nodes take part in a partition. */
+/** A model without functions (see `inlined`) whose nodes take part in a partition. */
 export interface SegmentSource {
   readonly model: Model;
   readonly graph: CanonicalGraph;
@@ -21,13 +21,18 @@ export interface SegmentSource {
  * The model of a segment.
  * @param sources the models that the partition was made of
  * @throws PolyheadError MODEL_UNSUPPORTED when the type of a value at its border is not known, or when the models
- *   use operator sets or functions that do not go together
+ *   use operator sets that do not go together
  */
 export function segmentModel(segment: Segment, sources: readonly SegmentSource[]): Model {
-  const wanted = new Set(segment.nodes.map(({ key }) => key));
+  // By what they make: the segment's node may be several nodes of the sources in one.
+  const wanted = new Set(segment.nodes.flatMap(({ makes }) => makes));
   const contributions = sources.flatMap((source) => {
     const nodes: Node[] = [];
-    for (const { key, node } of source.graph.nodes) if (wanted.delete(key)) nodes.push(node);
+    for (const { makes, node } of source.graph.nodes) {
+      if (!makes.some((identity) => wanted.has(identity))) continue;
+      for (const identity of makes) wanted.delete(identity);
+      nodes.push(node);
+    }
     return nodes.length > 0 ? [{ model: source.model, nodes }] : [];
   });
   const read = new Set(segment.nodes.flatMap(({ reads }) => reads));
@@ -47,7 +52,6 @@ export function segmentModel(segment: Segment, sources: readonly SegmentSource[]
   return Object.assign(model(main), {
     irVersion: BigInt(Math.max(...models.map(({ irVersion }) => Number(irVersion)))),
     opsetImport: joinOperatorSets(contributions),
-    functions: joinFunctions(models),
   });
 }
 

@@ -11,6 +11,7 @@ import {
   canonicalDomain,
   DEFAULT_OPSET,
   declaredType,
+  functionFinder,
   type Graph,
   type Model,
   type ModelFunction,
@@ -74,7 +75,7 @@ function shown(size: Dimension): Dimension {
 class Inference {
   readonly #model: Model;
   readonly #seen: ((name: string, type: ValueType) => void) | undefined;
-  readonly #functions: ReadonlyMap<string, ModelFunction>;
+  readonly #find: (node: Node) => ModelFunction | undefined;
   readonly #unknowns = new Map<string, string>();
   #unknownCount = 0;
   #nodesLeft = MAX_NODES;
@@ -83,9 +84,7 @@ class Inference {
   constructor(model: Model, seen?: (name: string, type: ValueType) => void) {
     this.#model = model;
     this.#seen = seen;
-    this.#functions = new Map(
-      model.functions.map((each) => [functionKey(each.domain, each.name, each.overload), each]),
-    );
+    this.#find = functionFinder(model);
   }
 
   /** Adds what is known of a graph's inputs, weights and values to `known`. */
@@ -129,7 +128,7 @@ class Inference {
       const constant = constantOf(node);
       if (constant) return [this.#weight(constant)];
     }
-    const called = this.#functions.get(functionKey(node.domain, node.opType, node.overload));
+    const called = this.#find(node);
     if (called) return this.#call(called, node, inputs);
     const rule = ruleOf(domain, node.opType);
     const isOpen = node.attribute.some(({ refAttrName }) => refAttrName !== "");
@@ -234,8 +233,4 @@ function filled(
 function withItems(known: Known | undefined, items: readonly Item[] | undefined): Known | undefined {
   if (!known?.shape || !items || items.length > MAX_ITEMS || !isConcrete(known.shape)) return known;
   return elementCount(known.shape) === items.length ? { ...known, items } : known;
-}
-
-function functionKey(domain: string, name: string, overload: string): string {
-  return JSON.stringify([canonicalDomain(domain), name, overload]);
 }

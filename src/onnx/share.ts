@@ -8,6 +8,7 @@ import { type CanonicalGraph, canonicalGraph } from "./canonical.js";
 import { nodeFlops, parametersOf } from "./cost.js";
 import { GraphIndex } from "./graph.js";
 import { type Identity, identify } from "./identity.js";
+import { inlined } from "./inline.js";
 import type { Model, ValueType } from "./model.js";
 import { partition } from "./partition.js";
 import { inferTypes } from "./shapes.js";
@@ -51,7 +52,7 @@ export interface ShareReport {
 export async function shareReport(models: readonly NamedModel[]): Promise<ShareReport> {
   const graphs = new Map<string, CanonicalGraph>();
   const types = new Map<Identity, ValueType>();
-  for (const { name, model } of models) {
+  for (const { name, model: given } of models) {
     if (graphs.has(name)) {
       throw new PolyheadError(
         "ALREADY_EXISTS",
@@ -59,6 +60,7 @@ export async function shareReport(models: readonly NamedModel[]): Promise<ShareR
         { name },
       );
     }
+    const model = inlined(given);
     const identities = await identify(model);
     graphs.set(name, canonicalGraph(new GraphIndex(model.graph), identities));
     for (const [value, type] of inferTypes(model)) types.set(identities.get(value) ?? value, type);
