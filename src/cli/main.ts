@@ -11,6 +11,7 @@ import { addImport } from "./verbs/import.js";
 import { addInspect } from "./verbs/inspect.js";
 import { addJoin } from "./verbs/join.js";
 import { addRun } from "./verbs/run.js";
+import { addServe } from "./verbs/serve.js";
 import { addShare } from "./verbs/share.js";
 import { addSplit } from "./verbs/split.js";
 import { addSwitch } from "./verbs/switch.js";
@@ -26,6 +27,7 @@ const VERBS: readonly ((program: Command) => void)[] = [
   addShare,
   addRun,
   addTeach,
+  addServe,
   addHeads,
   addSwitch,
   addDoctor,

@@ -1,7 +1,8 @@
 /**
  * Starting Node once more with settings that only hold from the start of a process. glibc keeps freed blocks of up
  * to 32 MiB for itself unless it is told otherwise before it starts, so that the memory of released models would
- * stay with the process. Standard streams, signals and the way the process ends are passed through.
+ * stay with the process. Standard streams, signals and the way the process ends are passed through, and a first start
+ * that is killed takes the second one with it.
  */
 import { spawn } from "node:child_process";
 import { constants } from "node:os";
@@ -31,9 +32,10 @@ export function isRelaunchOff(): boolean {
  * @returns false at once when there is no need or it is switched off; the caller then goes on itself
  */
 export async function relaunch(): Promise<boolean> {
+  if (isRelaunchOff() && process.channel) endWithParent(process.channel);
   if (isRelaunchOff() || !keepsFreedMemory()) return false;
   const child = spawn(process.execPath, [...process.execArgv, ...process.argv.slice(1)], {
-    stdio: "inherit",
+    stdio: ["inherit", "inherit", "inherit", "ipc"],
     env: { ...process.env, ...THRESHOLD, [SWITCH]: "0" },
   });
   const passOn = (signal: NodeJS.Signals) => void child.kill(signal);
@@ -49,6 +51,14 @@ export async function relaunch(): Promise<boolean> {
   if (typeof ended === "number") process.exitCode = ended;
   else endBy(ended);
   return true;
+}
+
+/** Nobody could tell a second start to end whose first one was killed. */
+function endWithParent(channel: { unref(): void }): void {
+  const end = () => process.kill(process.pid, "SIGKILL");
+  process.once("disconnect", end);
+  channel.unref();
+  if (!process.connected) end();
 }
 
 /** Ends this process by a signal; where the system has it blocked, with the status that shells give it. */

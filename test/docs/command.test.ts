@@ -1,6 +1,6 @@
 /**
  * The page on the command against the command: its examples run, print what the page says, end as it says, and
- * every option is there. The example of `demo` is run by the demo's own test. `REVISION` in an example is the one that
+ * every option is there. The examples of `demo` and `serve` are run by tests of their own. `REVISION` in an example is the one that
  * was printed last.
  */
 import { execFile } from "node:child_process";
@@ -71,7 +71,7 @@ describe("docs/command.md", () => {
   );
 
   let revision = "";
-  const examples = page.flatMap(({ title, examples }) => (title === "demo" ? [] : examples));
+  const examples = page.flatMap(({ title, examples }) => (["demo", "serve"].includes(title) ? [] : examples));
   it.each(examples.map(({ words, document }) => [words.join(" "), words, document] as const))(
     "%s",
     { timeout: 120_000 },

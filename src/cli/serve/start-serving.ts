@@ -1,0 +1,88 @@
+/** A store's routes behind HTTP and gRPC, from the settings to addresses, and back to nothing. */
+import { destination, pino } from "pino";
+import { asPolyheadError, PolyheadError } from "../../base/errors.js";
+import { openEngine } from "../../index.js";
+import { Deployment } from "../../server/deployment.js";
+import { startGrpc } from "../../server/grpc/server.js";
+import { startHttp } from "../../server/http/start-http.js";
+import { checkExposure, Tokens } from "../../server/protocol/tokens.js";
+import { Store } from "../../store/index.js";
+import { manifest } from "../manifest.js";
+import type { ServeConfig } from "./config.js";
+import { defaultStoreFolder, putDemo } from "./default-store.js";
+
+/** A server that is ready. */
+export interface Serving {
+  /** `http://127.0.0.1:8000` */
+  readonly http: string;
+  /** `127.0.0.1:8001` */
+  readonly grpc: string;
+  /** Folder of the store. */
+  readonly store: string;
+  readonly routes: number;
+  /** Not ready any more; ends when everything under way has been answered. */
+  drain(): Promise<void>;
+}
+
+const HTTP = "127.0.0.1:8000";
+const GRPC = "127.0.0.1:8001";
+const HIGHEST_PORT = 65_535;
+
+/**
+ * Starts serving; logs to standard error.
+ * @throws PolyheadError what is wrong with the settings, the store or the addresses; then nothing remains open
+ */
+export async function startServing(config: ServeConfig): Promise<Serving> {
+  const logger = pino({ base: null, level: config.logLevel ?? "info" }, destination({ fd: 2, sync: true }));
+  const [http, grpc] = [addressOf(config.http ?? HTTP), addressOf(config.grpc ?? GRPC)];
+  const { tokens = [], allowOpen = false, origins = [], limits = {}, tlsCert, tlsKey } = config;
+  // Before anything takes long.
+  for (const { host } of [http, grpc]) checkExposure(host, new Tokens(tokens), allowOpen);
+  const tls =
+    tlsCert !== undefined && tlsKey !== undefined ? { certFile: tlsCert, keyFile: tlsKey } : undefined;
+  const common = { tokens, allowOpen, limits, tls, logger };
+
+  const store = await Store.open(config.store ?? defaultStoreFolder());
+  if (config.store === undefined) await putDemo(store, manifest.version, (line) => logger.info(line));
+  const opened: (() => Promise<void>)[] = [];
+  try {
+    const engine = await openEngine(config);
+    opened.push(() => engine.close());
+    const deployment = await Deployment.open(store, engine, {
+      version: manifest.version,
+      log: ({ level, ...event }) => (level === "error" ? logger.error(event) : logger.info(event)),
+    });
+    opened.push(() => deployment.close());
+    const rest = await startHttp(deployment, { ...common, ...http, origins });
+    opened.push(() => rest.close());
+    const rpc = await startGrpc(deployment, { ...common, ...grpc });
+    return {
+      http: rest.address,
+      grpc: rpc.address,
+      store: store.directory,
+      routes: deployment.routes().length,
+      drain: async () => {
+        deployment.drain();
+        logger.info("draining");
+        await Promise.all([rest.close(), rpc.close()]);
+        await deployment.close();
+      },
+    };
+  } catch (thrown) {
+    for (const close of opened.reverse()) await close();
+    throw asPolyheadError(thrown, "INTERNAL", "The server could not be started");
+  }
+}
+
+/** @throws PolyheadError INVALID_ARGUMENT */
+function addressOf(text: string): { readonly host: string; readonly port: number } {
+  const end = text.lastIndexOf(":");
+  const host = text.slice(0, end).replace(/^\[(.*)\]$/, "$1");
+  const port = Number(text.slice(end + 1));
+  if (port <= HIGHEST_PORT) return { host, port };
+  throw new PolyheadError(
+    "INVALID_ARGUMENT",
+    `${text} has the port ${port}; expected at most ${HIGHEST_PORT}, or 0 for any free one.`,
+    { address: text },
+  );
+}
