@@ -39,7 +39,7 @@ async function filesIn(folder: string) {
   for (const name of await readdir(folder).catch(() => [])) {
     const path = join(folder, name);
     const stat = await lstat(path).catch(() => undefined);
-    if (stat?.isFile()) found.push({ path, size: stat.size, modified: stat.mtimeMs });
+    if (stat?.isFile()) found.push({ path, size: stat.size, modified: Math.floor(stat.mtimeMs) });
   }
   return found;
 }
