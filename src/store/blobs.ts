@@ -141,7 +141,8 @@ export class BlobStore {
       if (!isHex(name)) continue;
       const digest: Digest = `sha256:${name}`;
       const stat = await lstat(this.path(digest)).catch(() => undefined);
-      if (stat && !stat.isDirectory()) found.push({ digest, size: stat.size, modified: Math.floor(stat.mtimeMs) });
+      if (stat && !stat.isDirectory())
+        found.push({ digest, size: stat.size, modified: Math.floor(stat.mtimeMs) });
     }
     return found;
   }
