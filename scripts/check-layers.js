@@ -17,7 +17,8 @@ const LAYERS = {
   runtime: ["base", "tensor", "onnx"],
   engine: ["base", "tensor", "onnx", "runtime"],
   vision: ["base", "tensor", "onnx"],
-  teach: ["base", "tensor", "onnx", "files", "runtime", "engine", "vision"],
+  data: ["base", "tensor", "onnx", "files", "vision"],
+  teach: ["base", "tensor", "onnx", "files", "runtime", "engine", "vision", "data"],
   store: ["base", "tensor", "onnx", "files"],
   server: ["base", "tensor", "onnx", "files", "runtime", "engine", "vision", "store"],
   cli: [
@@ -29,6 +30,7 @@ const LAYERS = {
     "runtime",
     "engine",
     "vision",
+    "data",
     "teach",
     "store",
     "server",

@@ -2,9 +2,9 @@
  * Features of image files, several in flight: while the runtime computes one image, the next ones are read and
  * decoded. Every image runs alone, because a backbone may take one only, and its row must not depend on others.
  */
-import { createHash } from "node:crypto";
 import { PolyheadError } from "../base/errors.js";
-import { readFileBytes } from "../files/disk.js";
+import { mapInFlight } from "../base/in-flight.js";
+import { orProblem, readImageFile } from "../data/image-file.js";
 import type { OpenedModel, OpenModel } from "../onnx/runner.js";
 import { formatShape, sameShape } from "../tensor/shape.js";
 import { decodeImage, imageTensor } from "../vision/image.js";
@@ -34,10 +34,6 @@ export type ImageFeature =
   | { readonly path: string; readonly digest: string; readonly feature: Feature; readonly wasCached: boolean }
   | { readonly path: string; readonly problem: string };
 
-const LARGEST_FILE = 2 ** 28;
-/** What is wrong with one image, and not with the model or the machine. */
-const IMAGE_PROBLEMS: ReadonlySet<string> = new Set(["DATA_MALFORMED", "LIMIT_EXCEEDED", "FILE_NOT_FOUND"]);
-
 /**
  * The features of each file, in the order of `paths`. Images that cannot be read are reported, not thrown.
  * @throws PolyheadError LOAD_FAILED, RUN_FAILED, INPUT_MISMATCH when backbone and preprocessing do not fit,
@@ -46,35 +42,15 @@ const IMAGE_PROBLEMS: ReadonlySet<string> = new Set(["DATA_MALFORMED", "LIMIT_EX
 export async function computeFeatures(options: FeatureOptions): Promise<ImageFeature[]> {
   const { source, paths, inFlight = 4, progress } = options;
   const model = await options.open(source.model, "all");
-  const results = new Map<number, ImageFeature>();
-  const waiting = paths.entries();
-  const work = async () => {
-    for (const [at, path] of waiting) {
-      results.set(at, await featureOf(path, model, options));
-      progress?.(results.size, paths.length);
-    }
+  let done = 0;
+  const compute = async (path: string) => {
+    const result = await featureOf(path, model, options);
+    progress?.(++done, paths.length);
+    return result;
   };
-  try {
-    const outcomes = await Promise.allSettled(
-      Array.from({ length: inFlight }, () => stopping(work, waiting)),
-    );
-    for (const outcome of outcomes) if (outcome.status === "rejected") throw outcome.reason;
-  } finally {
-    await model.close();
-  }
-  const features = paths.flatMap((_, at) => results.get(at) ?? []);
+  const features = await mapInFlight(paths, inFlight, compute).finally(() => model.close());
   requireOneShape(features);
   return features;
-}
-
-/** Runs `work`; when it fails, nobody else begins anything new. */
-async function stopping(work: () => Promise<void>, waiting: Iterator<unknown>): Promise<void> {
-  try {
-    await work();
-  } catch (thrown) {
-    while (!waiting.next().done);
-    throw thrown;
-  }
 }
 
 async function featureOf(path: string, model: OpenedModel, options: FeatureOptions): Promise<ImageFeature> {
@@ -83,9 +59,8 @@ async function featureOf(path: string, model: OpenedModel, options: FeatureOptio
     options.cache === undefined
       ? undefined
       : new FeatureCache(options.cache, { identity: source.identity, preprocessing, channels });
-  const read = await reading(async () => {
-    const bytes = await readFileBytes(path, LARGEST_FILE);
-    const digest = createHash("sha256").update(bytes).digest("hex");
+  const read = await orProblem(async () => {
+    const { bytes, digest } = await readImageFile(path);
     const known = await cache?.read(digest);
     if (known) return { digest, known };
     return { digest, ...(await imageTensor(await decodeImage(bytes), preprocessing)) };
@@ -106,16 +81,6 @@ async function featureOf(path: string, model: OpenedModel, options: FeatureOptio
   const feature = { shape: value.shape, values };
   await cache?.write(digest, feature);
   return { path, digest, feature, wasCached: false };
-}
-
-/** What `read` gives, or what is wrong with the image. */
-async function reading<Result extends object>(read: () => Promise<Result>): Promise<Result | string> {
-  try {
-    return await read();
-  } catch (thrown) {
-    if (thrown instanceof PolyheadError && IMAGE_PROBLEMS.has(thrown.code)) return thrown.message;
-    throw thrown;
-  }
 }
 
 function requireOneShape(features: readonly ImageFeature[]): void {

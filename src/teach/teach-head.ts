@@ -4,12 +4,12 @@
  * Pure: features come from wherever they come from.
  */
 import { PolyheadError } from "../base/errors.js";
+import { stratifiedFolds } from "../data/folds.js";
 import { type Metadata, type Tap, withMetadata } from "../onnx/metadata.js";
 import type { Model } from "../onnx/model.js";
 import type { ClassQuality } from "../vision/metrics.js";
 import { type Classifier, fitClassifiers, METHODS, type Method } from "./classifier.js";
 import { type CrossValidation, crossValidate } from "./cross-validation.js";
-import { stratifiedFolds } from "./folds.js";
 import { headModel } from "./head-model.js";
 import type { Matrix } from "./linear-algebra.js";
 import { type ChannelPlace, poolingOf } from "./pooling.js";

@@ -1,6 +1,7 @@
 /** From a backbone and a folder of images to a head: features, what is wrong with the images, the teaching. */
 import { basename, relative, resolve } from "node:path";
 import { PolyheadError } from "../base/errors.js";
+import { imageFolder, type LabelledFile } from "../data/image-folder.js";
 import { toEvaluation } from "../onnx/evaluation.js";
 import type { Model } from "../onnx/model.js";
 import type { OpenModel } from "../onnx/runner.js";
@@ -8,7 +9,6 @@ import { preprocessingFor } from "../vision/model-input.js";
 import type { Method } from "./classifier.js";
 import type { Feature } from "./feature-cache.js";
 import { computeFeatures, type ImageFeature } from "./features.js";
-import { imageFolder, type LabelledFile } from "./image-folder.js";
 import { matrixOf } from "./linear-algebra.js";
 import { batchShape, type ChannelPlace, poolingOf } from "./pooling.js";
 import { tapSource } from "./tap-source.js";

@@ -1,10 +1,6 @@
 /** Made-up features for the tests of this folder: Gaussian clouds around class centres. */
-import { type Matrix, matrixOf, seededRandom } from "../../src/teach/index.js";
-
-/** Normally distributed numbers (Box-Muller). */
-export function gaussian(random: () => number): number {
-  return Math.sqrt(-2 * Math.log(1 - random())) * Math.cos(2 * Math.PI * random());
-}
+import { gaussian, seededRandom } from "../../src/base/random.js";
+import { type Matrix, matrixOf } from "../../src/teach/index.js";
 
 /** Clouds with `sizes` examples each; the larger the distance of the centres, the easier. */
 export function clouds(

@@ -3,6 +3,7 @@ import { copyFile, mkdir, mkdtemp, readdir, readFile, rm, truncate, writeFile } 
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { imageFolder } from "../../src/data/index.js";
 import { identify, readMetadata, withMetadata } from "../../src/onnx/index.js";
 import { OrtWorker } from "../../src/runtime/node/ort-worker.js";
 import { openModelOn } from "../../src/runtime/open-model.js";
@@ -10,7 +11,6 @@ import { Runtime } from "../../src/runtime/runtime.js";
 import {
   computeFeatures,
   defaultCacheFolder,
-  imageFolder,
   logitsOf,
   matrixOf,
   type TeachImagesOptions,

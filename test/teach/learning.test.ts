@@ -1,6 +1,8 @@
 /** Closed-form learning: the algebra, the folds, the methods, the scale of scores. */
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
+import { gaussian, seededRandom } from "../../src/base/random.js";
+import { stratifiedFolds } from "../../src/data/index.js";
 import {
   cholesky,
   crossEntropy,
@@ -16,14 +18,12 @@ import {
   METHODS,
   matrixOf,
   row,
-  seededRandom,
   selectRows,
   solveWith,
   standardisationOf,
-  stratifiedFolds,
   unitRows,
 } from "../../src/teach/index.js";
-import { clouds, gaussian } from "./examples.js";
+import { clouds } from "./examples.js";
 
 function randomMatrix(rows: number, columns: number, seed: number): Matrix {
   const random = seededRandom(seed);

@@ -1,12 +1,11 @@
 /** Folders of real photos, and a small backbone with seeded random weights, for the tests of this folder. */
 import { copyFile, mkdir } from "node:fs/promises";
 import { join } from "node:path";
+import { gaussian, seededRandom } from "../../src/base/random.js";
 import { graph, type Model, model, node, valueInfo, withMetadata } from "../../src/onnx/index.js";
 import { weight } from "../../src/onnx/weight.js";
-import { seededRandom } from "../../src/teach/index.js";
 import { float32 } from "../../src/tensor/index.js";
 import { foodPhoto } from "../vision/pictures.js";
-import { gaussian } from "./examples.js";
 
 /** Copies photos of food groups into one folder a group: the numbers from 1 to `count` of each letter. */
 export async function foodFolder(folder: string, groups: Readonly<Record<string, string>>, count: number) {

@@ -1,0 +1,64 @@
+/**
+ * What a source of data lists before any image was looked at: files with what is on them. Folders, lists, COCO and
+ * Pascal VOC all come to this; `data-set.ts` looks at the images.
+ */
+import { PolyheadError } from "../base/errors.js";
+import type { Box } from "../vision/detections.js";
+
+/** An object on an image: its class and where it is, in pixels of the upright image. */
+export interface ObjectBox extends Box {
+  /** Place of its class in the labels. */
+  readonly classIndex: number;
+  /**
+   * Neither learned from nor counted for or against a detector: COCO's crowds and Pascal VOC's difficult objects.
+   */
+  readonly isIgnored?: boolean;
+  /** Area of the object itself in pixels (of its outline, say), where the source has one; of the box else. */
+  readonly area?: number;
+}
+
+/** An image file and what it shows: the place of its class in the labels, or the objects on it. */
+export interface ListedImage<Target> {
+  /** Names it in messages and in the digest of the data; unique in its listing, with `/` between folders. */
+  readonly id: string;
+  readonly path: string;
+  readonly target: Target;
+}
+
+/** Something that was left out of the data, and why. */
+export interface Problem {
+  readonly id: string;
+  readonly problem: string;
+}
+
+/** All that a source lists. */
+export interface Listing<Target> {
+  /** Names of the classes, by number. */
+  readonly labels: readonly string[];
+  readonly images: readonly ListedImage<Target>[];
+  /** What was wrong with the source itself. */
+  readonly problems: readonly Problem[];
+}
+
+/** Images with one class each. */
+export type ClassListing = Listing<number>;
+
+/** Images with any number of objects each. */
+export type BoxListing = Listing<readonly ObjectBox[]>;
+
+/** The error for a source that cannot be understood as a whole. */
+export function malformedSource(
+  path: string,
+  reason: string,
+  details: Readonly<Record<string, unknown>> = {},
+): PolyheadError {
+  return new PolyheadError("DATA_MALFORMED", `${path} cannot be used as a data set: ${reason}.`, {
+    path,
+    ...details,
+  });
+}
+
+/** The labels in the order of their UTF-16 code units, each once. */
+export function sortedLabels(names: Iterable<string>): string[] {
+  return [...new Set(names)].sort();
+}
