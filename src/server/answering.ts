@@ -14,6 +14,8 @@ export interface AnsweringParts {
   readonly engine: Engine;
   readonly statistics: Statistics;
   readonly comparisons: Comparisons;
+  /** That an image may have. */
+  readonly imagePixels: number;
   /** @throws PolyheadError NOT_FOUND */
   readonly model: (name: string, version?: string) => ServedModel;
   /** Called after each answer and failure of a route. */
@@ -45,7 +47,7 @@ export class Answering {
     const loaded = new Map(this.#parts.engine.models.map((each) => [each.revision, each]));
     const sources = new Map(request.routes.map((name) => [name, this.#metadataOf(name, loaded)]));
     const preprocessing = commonPreprocessing(sources);
-    const image = await decodeImage(request.image);
+    const image = await decodeImage(request.image, { maxPixels: this.#parts.imagePixels });
     const { tensor, placement } = await imageTensor(image, preprocessing);
     const digest = createHash("sha256")
       .update(request.image)

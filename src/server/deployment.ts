@@ -7,10 +7,11 @@ import { asPolyheadError, PolyheadError } from "../base/errors.js";
 import type { Engine, LoadedModel } from "../engine/index.js";
 import { toEvaluation } from "../onnx/evaluation.js";
 import { readModel } from "../onnx/read.js";
-import type { Route, RoutesDocument, Store } from "../store/index.js";
-import { routeTo } from "../store/index.js";
+import type { Route, RouteChange, RoutesDocument, Store } from "../store/index.js";
+import { isRetargeting, retargeted, routeTo, withCandidate } from "../store/index.js";
 import { Answering } from "./answering.js";
 import { Comparisons } from "./comparisons.js";
+import { DEFAULT_LIMITS } from "./protocol/limits.js";
 import type {
   Author,
   HistoryEntry,
@@ -32,6 +33,8 @@ import { fromStored, historyOf, toEngine, toStored } from "./targets.js";
 export interface DeploymentOptions {
   /** Of the program, for clients that ask. */
   readonly version?: string;
+  /** Pixels that an image may have; 50 million by default. */
+  readonly imagePixels?: number | undefined;
   /** Told what happens that nobody asked for. */
   readonly log?: (event: Readonly<Record<string, unknown>>) => void;
 }
@@ -48,8 +51,6 @@ export class Deployment implements Service {
   readonly #answering: Answering;
   /** Why routes of the store do not run. */
   readonly #unavailable = new Map<string, string>();
-  /** Revisions that were added to a route to be switched to later. */
-  readonly #candidates = new Map<string, Set<string>>();
   readonly #judging = new Set<string>();
   /** Routes as clients see them, one entry a revision, until something changes. */
   readonly #served = new Map<string, readonly ServedModel[]>();
@@ -68,6 +69,7 @@ export class Deployment implements Service {
       engine,
       statistics: this.#statistics,
       comparisons: this.#comparisons,
+      imagePixels: options.imagePixels ?? DEFAULT_LIMITS.imagePixels,
       model: (name, version) => this.model(name, version),
       judged: (route) => this.#judge(route),
     });
@@ -80,6 +82,7 @@ export class Deployment implements Service {
   static async open(store: Store, engine: Engine, options: DeploymentOptions = {}): Promise<Deployment> {
     const made = new Deployment(store, engine, await store.routes(), options);
     await made.#apply(made.#document);
+    void made.#change(() => made.#loadReady(made.#pastRevisions()));
     made.#stopFollowing = await store.watch(() => {
       made
         .#change(async () => made.#apply(await store.routes()))
@@ -215,11 +218,16 @@ export class Deployment implements Service {
       const revision = await this.#engine.load(model);
       await this.#store.put(model, { title: `${route ?? revision.slice(0, 12)}.onnx` });
       if (route === undefined) return revision;
-      if (this.#engine.routes.has(route)) {
-        const candidates = this.#candidates.get(route) ?? new Set();
-        this.#candidates.set(route, candidates.add(revision));
-        this.#served.clear();
-      } else await this.#put({ [route]: routeTo(revision) }, author, "add");
+      if (!this.#engine.routes.has(route)) {
+        await this.#put({ [route]: routeTo(revision) }, author, "add");
+        return revision;
+      }
+      const { by, reason = `added ${revision.slice(0, 12)}, to be switched to` } = author;
+      const document = await this.#store.change(
+        (routes) => routes.set(route, withCandidate(routes.get(route) ?? routeTo(revision), revision)),
+        { by, reason, action: "add" },
+      );
+      await this.#apply(document);
       return revision;
     });
   }
@@ -252,8 +260,7 @@ export class Deployment implements Service {
   rollback(route: string, author: Author): Promise<number> {
     return this.#change(async () => {
       this.model(route);
-      const changes = this.#document.history.flatMap(({ routes }) => routes);
-      const before = changes.findLast(({ name }) => name === route)?.from;
+      const before = this.#retargetings().findLast(({ name }) => name === route)?.from;
       if (!before) {
         throw new PolyheadError("NOT_FOUND", `The route ${JSON.stringify(route)} was nothing else before.`, {
           route,
@@ -267,7 +274,6 @@ export class Deployment implements Service {
     await this.#change(async () => {
       if (!this.#document.routes.has(route)) throw this.#noRoute(route);
       await this.#put({ [route]: null }, author, "remove");
-      this.#candidates.delete(route);
     });
   }
 
@@ -294,25 +300,29 @@ export class Deployment implements Service {
     const document = await this.#store.change(
       (routes) => {
         for (const [name, route] of Object.entries(changes)) {
-          if (route) routes.set(name, route);
+          if (route) routes.set(name, retargeted(routes.get(name), route));
           else routes.delete(name);
         }
       },
-      { by, reason: reason ?? action },
+      { by, reason: reason ?? action, action },
     );
-    await this.#apply(document);
+    const generation = await this.#apply(document);
     this.#statistics.switched();
-    return this.#engine.generation;
+    return generation;
   }
 
-  /** Makes the engine what the document says; all routes change at once. */
-  async #apply(document: RoutesDocument): Promise<void> {
+  /**
+   * Makes the engine what the document says; all routes change at once.
+   * @returns the generation from which on it holds
+   */
+  async #apply(document: RoutesDocument): Promise<number> {
     const changes: Record<string, ReturnType<typeof toEngine> | null> = {};
     this.#unavailable.clear();
     for (const [name, route] of document.routes) {
       try {
         await this.#load(route);
         changes[name] = toEngine(route);
+        await this.#loadReady(route.candidates ?? []);
       } catch (thrown) {
         this.#unavailable.set(
           name,
@@ -322,16 +332,24 @@ export class Deployment implements Service {
       }
     }
     for (const name of this.#engine.routes.keys()) if (!document.routes.has(name)) changes[name] = null;
-    await this.#engine.assign(changes);
+    const generation = await this.#engine.assign(changes);
     this.#served.clear();
     this.#document = document;
     await this.#unloadRest();
     this.#served.clear();
+    return generation;
   }
 
   async #load({ targets, shadows = [] }: Route): Promise<void> {
     for (const revision of [...targets.map((each) => each.revision), ...shadows])
       await this.#loadRevision(revision);
+  }
+
+  /** Loads what nothing leads to yet or any more, so that a switch to it is quick; what fails is left out. */
+  async #loadReady(revisions: Iterable<string>): Promise<void> {
+    for (const revision of revisions)
+      await this.#loadRevision(revision).catch((thrown) => this.#report("load", thrown, { revision }));
+    this.#served.clear();
   }
 
   async #loadRevision(revision: string): Promise<void> {
@@ -365,11 +383,8 @@ export class Deployment implements Service {
 
   /** Heads that no route, candidate or last change names are given up; backbones stay for heads to come. */
   async #unloadRest(): Promise<void> {
-    const last = this.#document.history.slice(-REMEMBERED).flatMap(({ routes }) => routes);
-    const kept = new Set([
-      ...[...this.#candidates.values()].flatMap((each) => [...each]),
-      ...last.flatMap(({ from }) => from?.targets.map(({ revision }) => revision) ?? []),
-    ]);
+    const candidates = [...this.#document.routes.values()].flatMap((route) => route.candidates ?? []);
+    const kept = new Set([...candidates, ...this.#pastRevisions()]);
     for (const { revision, routes, metadata } of this.#engine.models) {
       const isProvider = metadata.role === "backbone" || metadata.role === "adapter";
       if (routes.length === 0 && !isProvider && !kept.has(revision)) await this.#engine.unload(revision);
@@ -387,7 +402,7 @@ export class Deployment implements Service {
     const revisions = new Set([
       ...target.revisions.map(({ revision }) => revision),
       ...(target.shadows ?? []),
-      ...(this.#candidates.get(name) ?? []),
+      ...(this.#document.routes.get(name)?.candidates ?? []),
       ...past.map(({ revision }) => revision),
     ]);
     const loaded = this.#loadedModels();
@@ -418,6 +433,17 @@ export class Deployment implements Service {
     this.#change(() => this.#put({ [name]: routeTo(main.revision) }, { by: "polyhead", reason }, "rollback"))
       .catch((thrown) => this.#report("rollback", thrown, { route: name }))
       .finally(() => this.#judging.delete(name));
+  }
+
+  /** What the last changes led away from. */
+  #pastRevisions(): Set<string> {
+    const last = this.#retargetings().slice(-REMEMBERED);
+    return new Set(last.flatMap(({ from }) => from?.targets.map(({ revision }) => revision) ?? []));
+  }
+
+  /** Changes that moved routes, oldest first. */
+  #retargetings(): readonly RouteChange[] {
+    return this.#document.history.flatMap(({ routes }) => routes).filter(isRetargeting);
   }
 
   #loadedModels(): ReadonlyMap<string, LoadedModel> {

@@ -1,6 +1,6 @@
 /** Where routes point, in the words of the store, of the engine and of the protocols. */
 import type { RouteTarget as EngineTarget } from "../engine/index.js";
-import type { Change, Limits, Route } from "../store/index.js";
+import { type Change, isRetargeting, type Limits, type Route } from "../store/index.js";
 import type { CanaryLimits, HistoryEntry, RouteTarget } from "./service.js";
 
 /** As the store keeps it. */
@@ -39,6 +39,7 @@ export function historyOf({
   at,
   by,
   reason,
+  action,
   after,
   routes,
 }: Change): (HistoryEntry & { readonly route: string })[] {
@@ -48,15 +49,17 @@ export function historyOf({
     by,
     reason,
     generation: after,
-    action: actionOf(from, to),
+    action: actionOf(from, to, action),
     before: from ? fromStored(from) : undefined,
     after: to ? fromStored(to) : undefined,
   }));
 }
 
-function actionOf(from: Route | null, to: Route | null): HistoryEntry["action"] {
-  if (!from) return "add";
+/** What was asked for, where the change says it; else what the routes show. */
+function actionOf(from: Route | null, to: Route | null, asked: string | undefined): HistoryEntry["action"] {
+  if (!from || (to && !isRetargeting({ from, to }))) return "add";
   if (!to) return "remove";
+  if (asked === "rollback" || asked === "promote") return asked;
   const [main] = to.targets;
   if (to.targets.length > from.targets.length) return "canary";
   if (from.targets.length > to.targets.length)

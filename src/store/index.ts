@@ -5,12 +5,15 @@ export {
   type Author,
   type Change,
   HISTORY_LIMIT,
+  isRetargeting,
   type Limits,
   type Route,
   type RouteChange,
   type RoutesDocument,
+  retargeted,
   routeTo,
   type Target,
+  withCandidate,
 } from "./routes.js";
 export * from "./store.js";
 export type { Finding, Verification } from "./verify.js";

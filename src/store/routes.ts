@@ -15,7 +15,7 @@ export const HISTORY_LIMIT = 256;
 export const ROUTE_CHANGE_LIMIT = 4096;
 /** The largest document in bytes. */
 export const ROUTES_LIMIT = 16 * 2 ** 20;
-/** Revisions that may share a route, and that may shadow it. */
+/** Revisions that may share a route, that may shadow it, and that are kept ready for it. */
 const MAX_TARGETS = 16;
 const SCHEMA_VERSION = 1;
 const WHO_LENGTH = 256;
@@ -48,6 +48,8 @@ export interface Route {
   readonly stickyKey?: string;
   /** Revisions that run beside, are compared and never answer. */
   readonly shadows?: readonly string[];
+  /** Revisions that were added to the route, to be switched to later; the newest last. */
+  readonly candidates?: readonly string[];
   readonly limits?: Limits;
 }
 
@@ -67,6 +69,8 @@ export interface Change {
   /** Who asked for it. */
   readonly by: string;
   readonly reason: string;
+  /** What kind of change it was, where whoever made it said so. */
+  readonly action?: string;
   /** Generation before and after. */
   readonly before: number;
   readonly after: number;
@@ -77,6 +81,8 @@ export interface Change {
 export interface Author {
   readonly by: string;
   readonly reason: string;
+  /** What kind of change it is: `rollback`. */
+  readonly action?: string;
 }
 
 /** All routes at one time. */
@@ -96,9 +102,29 @@ export function routeTo(revision: string): Route {
   return { targets: [{ revision, weight: 1 }] };
 }
 
+/** The route with one more revision to be switched to later; beyond 16 the oldest is given up. */
+export function withCandidate(route: Route, revision: string): Route {
+  const { targets, candidates = [] } = route;
+  if (targets.some((target) => target.revision === revision)) return route;
+  const others = candidates.filter((each) => each !== revision);
+  return { ...route, candidates: [...others, revision].slice(-MAX_TARGETS) };
+}
+
+/** What a route becomes when it is pointed elsewhere: the revisions that wait for it go on waiting. */
+export function retargeted(before: Route | undefined, to: Route): Route {
+  const { candidates: _, ...rest } = to;
+  return before?.candidates ? { ...rest, candidates: before.candidates } : rest;
+}
+
+/** Whether a change of a route changed how it answers, and not only what waits to be switched to. */
+export function isRetargeting({ from, to }: Pick<RouteChange, "from" | "to">): boolean {
+  const answering = (route: Route | null) => route && retargeted(undefined, route);
+  return !isDeepStrictEqual(answering(from), answering(to));
+}
+
 /** All revisions that a route names. */
-export function revisionsOf({ targets, shadows = [] }: Route): string[] {
-  return [...targets.map(({ revision }) => revision), ...shadows];
+export function revisionsOf({ targets, shadows = [], candidates = [] }: Route): string[] {
+  return [...targets.map(({ revision }) => revision), ...shadows, ...candidates];
 }
 
 /** All revisions that the routes or their history name. */
@@ -115,7 +141,7 @@ export function neededRevisions({ routes, history }: RoutesDocument): Set<string
 export function changed(
   document: RoutesDocument,
   update: (routes: Map<string, Route>) => void,
-  { by, reason }: Author,
+  { by, reason, action }: Author,
 ): RoutesDocument {
   if (!isText(by, WHO_LENGTH) || by === "" || !isText(reason, REASON_LENGTH)) {
     throw new PolyheadError(
@@ -134,7 +160,8 @@ export function changed(
   });
   if (differing.length === 0) return document;
   const [before, after] = [document.generation, document.generation + 1];
-  const change = { at: new Date().toISOString(), by, reason, before, after, routes: differing };
+  const at = new Date().toISOString();
+  const change = { at, by, reason, ...(action && { action }), before, after, routes: differing };
   return { generation: after, routes, history: recent([...document.history, change]) };
 }
 
@@ -208,9 +235,9 @@ function isRoute(value: unknown): value is Route {
 
 function whyNotRoute(value: unknown): string | undefined {
   if (!isObject(value)) return "is not an object";
-  const { targets, stickyKey, shadows = [], limits } = value;
+  const { targets, stickyKey, shadows = [], candidates = [], limits } = value;
   const unknown = Object.keys(value).find(
-    (key) => !["targets", "stickyKey", "shadows", "limits"].includes(key),
+    (key) => !["targets", "stickyKey", "shadows", "candidates", "limits"].includes(key),
   );
   if (unknown !== undefined) return `has an unknown key ${JSON.stringify(unknown)}`;
   if (!Array.isArray(targets) || targets.length === 0 || targets.length > MAX_TARGETS)
@@ -221,8 +248,9 @@ function whyNotRoute(value: unknown): string | undefined {
     return "has one revision twice among its targets";
   if (stickyKey !== undefined && (!isText(stickyKey, WHO_LENGTH) || stickyKey === ""))
     return "has a sticky key that is not a short text";
-  if (!Array.isArray(shadows) || shadows.length > MAX_TARGETS || !shadows.every(isHex))
-    return `has shadows that are not up to ${MAX_TARGETS} revisions`;
+  for (const [what, list] of Object.entries({ shadows, candidates }))
+    if (!Array.isArray(list) || list.length > MAX_TARGETS || !list.every(isHex))
+      return `has ${what} that are not up to ${MAX_TARGETS} revisions`;
   if (limits !== undefined && !isLimits(limits))
     return "has limits that are not maxErrorRate and minAgreement (0 to 1), maxLatency (milliseconds) and minRequests (whole)";
   return undefined;
@@ -262,6 +290,7 @@ function isChange(value: unknown): value is Change {
     !Number.isNaN(Date.parse(value.at)) &&
     typeof value.by === "string" &&
     typeof value.reason === "string" &&
+    (value.action === undefined || typeof value.action === "string") &&
     isCount(value.before) &&
     isCount(value.after) &&
     Array.isArray(value.routes) &&

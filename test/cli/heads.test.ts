@@ -50,10 +50,10 @@ describe("heads and switch on a store", () => {
     const ten = await add("ten", "--route", "sum");
     expect(await pointing()).toEqual({ sum: one });
     const switched = await on("switch", `sum=${ten.slice(0, 8)}`, "--reason", "better");
-    expect(switched).toEqual({ status: 0, document: { generation: 2, targets: { sum: ten } } });
+    expect(switched).toEqual({ status: 0, document: { generation: 3, targets: { sum: ten } } });
     expect(await pointing()).toEqual({ sum: ten });
     expect((await on("switch", "sum", "--rollback")).document).toEqual({
-      generation: 3,
+      generation: 4,
       targets: { sum: one },
     });
     expect((await on("heads", "rm", "sum")).document).toEqual({ removed: "sum" });
@@ -61,11 +61,12 @@ describe("heads and switch on a store", () => {
     const { history } = (await on("heads", "history", "sum")).document;
     expect(history.map(({ action }: { action: string }) => action)).toEqual([
       "remove",
-      "switch",
+      "rollback",
       "switch",
       "add",
+      "add",
     ]);
-    expect(history[2]).toMatchObject({ generation: 2, route: "sum", reason: "better" });
+    expect(history[2]).toMatchObject({ generation: 3, route: "sum", reason: "better" });
     const kept = await (await Store.open(store, { readOnly: true })).models();
     expect(kept.map(({ revision }) => revision)).toContain(ten);
   });

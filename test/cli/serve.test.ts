@@ -201,6 +201,21 @@ describe("polyhead serve", () => {
     expect(routes.map(({ name }: { name: string }) => name).sort()).toEqual(["other", "sum"]);
   });
 
+  it("keeps what was added to a route, and not switched to, through kill -9", async () => {
+    const server = await start();
+    const add = ["heads", "add", join(folder, "ten.onnx"), "--route", "sum", "--server", server.http];
+    expect((await polyhead(...add)).status).toBe(0);
+    process.kill(server.pid, "SIGKILL");
+    await ended(server.child);
+    const again = await start();
+    const { versions } = (await (await fetch(`${again.http}/v2/models/sum`)).json()) as {
+      versions: string[];
+    };
+    expect(versions).toEqual([revisions.one, revisions.ten]);
+    const { y } = await ask(again, `sum/versions/${revisions.ten}`);
+    expect(y).toEqual([12, 14, 16]);
+  });
+
   it("follows changes that are made to its store", async () => {
     const server = await start();
     await polyhead("switch", `sum=${revisions.ten}`, "--store", store);

@@ -2,6 +2,7 @@
 import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import sharp from "sharp";
 import { afterEach, describe, expect, it } from "vitest";
 import { loadModel } from "../../src/files/disk.js";
 import { openEngine } from "../../src/index.js";
@@ -10,7 +11,7 @@ import { graph, type Model, model, node, valueInfo } from "../../src/onnx/model.
 import { splitModel } from "../../src/onnx/split.js";
 import { weight } from "../../src/onnx/weight.js";
 import { modelBytes } from "../../src/onnx/write.js";
-import { Deployment } from "../../src/server/deployment.js";
+import { Deployment, type DeploymentOptions } from "../../src/server/deployment.js";
 import { Store } from "../../src/store/index.js";
 import { readNpz } from "../../src/tensor/npz.js";
 import { float32, type Tensor, toNumbers } from "../../src/tensor/tensor.js";
@@ -31,8 +32,11 @@ async function newFolder(): Promise<string> {
   return made;
 }
 
-async function deploy(folder: string): Promise<Deployment> {
-  const made = await Deployment.open(await Store.open(folder), await openEngine(), { version: "1" });
+async function deploy(folder: string, options: DeploymentOptions = {}): Promise<Deployment> {
+  const made = await Deployment.open(await Store.open(folder), await openEngine(), {
+    version: "1",
+    ...options,
+  });
   open.push(made);
   return made;
 }
@@ -81,11 +85,13 @@ describe("a deployment", () => {
 
     const second = await deploy(folder);
     expect((await ask(second)).routes.food?.revision).toBe(two);
+    await second.rollback("food", author);
     expect(second.history("food").map(({ action, by }) => [action, by])).toEqual([
+      ["rollback", "test"],
       ["switch", "test"],
       ["add", "test"],
+      ["add", "test"],
     ]);
-    await second.rollback("food", author);
     expect((await ask(second)).routes.food?.revision).toBe(one);
     await second.removeRoute("food", author);
     await expect(ask(second)).rejects.toMatchObject({ code: "NOT_FOUND" });
@@ -94,6 +100,54 @@ describe("a deployment", () => {
     );
     await second.repositoryLoad("food", undefined, author);
     expect((await ask(second)).routes.food?.revision).toBe(one);
+  });
+
+  it("keeps what was added to a route ready, over restarts and switches, and rolls back past it", async () => {
+    const folder = await newFolder();
+    const trunk = await backbone();
+    const first = await deploy(folder);
+    await first.addModel(modelBytes(trunk), "trunk", author);
+    const add = (of: Deployment, factor: number) =>
+      of.addModel(modelBytes(head(trunk, [factor, 0, 0, factor])), "food", author);
+    const [one, two, three] = [await add(first, 1), await add(first, 2), await add(first, 3)];
+    const target = (revision: string) => ({ food: { revisions: [{ revision, weight: 1 }], shadows: [] } });
+    await first.setTargets(target(two), author);
+    const four = await add(first, 4);
+    await first.close();
+
+    const second = await deploy(folder);
+    expect(second.model("food").versions).toEqual(expect.arrayContaining([two, three, four]));
+    const ask = async (version?: string) =>
+      scoresOf((await second.infer({ routes: ["food"], inputs: { image }, version })).routes.food?.outputs);
+    expect(await ask(three)).toEqual([3, 9]);
+    expect(await ask(four)).toEqual([4, 12]);
+    await second.rollback("food", author);
+    expect(second.route("food").revisions).toEqual([{ revision: one, weight: 1 }]);
+    expect(second.model("food").versions).toEqual(expect.arrayContaining([three, four]));
+    const [last] = second.history("food");
+    expect(last).toMatchObject({ action: "rollback", before: { revisions: [{ revision: two }] } });
+    for (let factor = 5; factor < 22; factor++) await add(second, factor);
+    expect(second.model("food").versions).not.toContain(three);
+    expect(await ask()).toEqual([1, 3]);
+  });
+
+  it("refuses images of more pixels than it is told to take, before it decodes them", async () => {
+    const trunk = withMetadata(await backbone(), {
+      preprocessing: { width: 2, height: 2, range: [0, 1] },
+    });
+    const running = await deploy(await newFolder(), { imagePixels: 100 });
+    await running.addModel(modelBytes(trunk), "trunk", author);
+    const png = (width: number, height: number) =>
+      sharp({ create: { width, height, channels: 3, background: "white" } })
+        .png()
+        .toBuffer();
+    await expect(running.inferImage({ routes: ["trunk"], image: await png(101, 1) })).rejects.toMatchObject({
+      code: "LIMIT_EXCEEDED",
+    });
+    // This one is decoded, and found to have a channel too many.
+    await expect(running.inferImage({ routes: ["trunk"], image: await png(100, 1) })).rejects.toMatchObject({
+      code: "INPUT_MISMATCH",
+    });
   });
 
   it("compares shadows, and counts what it answered", async () => {

@@ -6,7 +6,14 @@ import { readMetadata } from "../../onnx/metadata.js";
 import type { Model } from "../../onnx/model.js";
 import type { Author } from "../../server/service.js";
 import { fromStored, historyOf } from "../../server/targets.js";
-import { type Route, routeTo, type Store } from "../../store/index.js";
+import {
+  isRetargeting,
+  type Route,
+  retargeted,
+  routeTo,
+  type Store,
+  withCandidate,
+} from "../../store/index.js";
 import type { Control, ListedChange, ListedRoute } from "./control.js";
 
 /** Control of a store. */
@@ -25,7 +32,8 @@ export class StoreControl implements Control {
     const revision = await this.#store.put(model, { title });
     if (route !== undefined) {
       await this.#change((routes) => {
-        if (!routes.has(route)) routes.set(route, routeTo(revision));
+        const now = routes.get(route);
+        routes.set(route, now ? withCandidate(now, revision) : routeTo(revision));
       }, "add");
     }
     return revision;
@@ -61,15 +69,18 @@ export class StoreControl implements Control {
   async switch(targets: Readonly<Record<string, string>>): Promise<number> {
     return this.#change((routes) => {
       for (const [name, revision] of Object.entries(targets)) {
-        if (!routes.has(name)) throw noRoute(name);
-        routes.set(name, routeTo(revision));
+        const now = routes.get(name);
+        if (!now) throw noRoute(name);
+        routes.set(name, retargeted(now, routeTo(revision)));
       }
     }, "switch");
   }
 
   async rollback(route: string): Promise<number> {
     const { history } = await this.#store.routes();
-    const last = history.flatMap(({ routes }) => routes).findLast(({ name }) => name === route);
+    const last = history
+      .flatMap(({ routes }) => routes)
+      .findLast((change) => change.name === route && isRetargeting(change));
     const before = last?.from;
     return this.#change((routes) => {
       const now = routes.get(route);
@@ -81,14 +92,14 @@ export class StoreControl implements Control {
           { route },
         );
       }
-      if (JSON.stringify(now) !== JSON.stringify(last.to)) throw changedMeanwhile(route);
-      routes.set(route, before);
+      if (isRetargeting({ from: now, to: last.to })) throw changedMeanwhile(route);
+      routes.set(route, retargeted(now, before));
     }, "rollback");
   }
 
   async #change(update: (routes: Map<string, Route>) => void, action: string): Promise<number> {
     const { by, reason } = this.#author;
-    return (await this.#store.change(update, { by, reason: reason ?? action })).generation;
+    return (await this.#store.change(update, { by, reason: reason ?? action, action })).generation;
   }
 }
 

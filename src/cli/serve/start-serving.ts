@@ -50,6 +50,7 @@ export async function startServing(config: ServeConfig): Promise<Serving> {
     opened.push(() => engine.close());
     const deployment = await Deployment.open(store, engine, {
       version: manifest.version,
+      imagePixels: limits.imagePixels,
       log: ({ level, ...event }) => (level === "error" ? logger.error(event) : logger.info(event)),
     });
     opened.push(() => deployment.close());
