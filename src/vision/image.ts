@@ -77,8 +77,75 @@ export async function imageTensor(
   preprocessing: Preprocessing,
 ): Promise<{ tensor: Tensor; placement: Placement }> {
   const placement = placeImage(image, preprocessing);
-  const pixels = await resample(image, placement, preprocessing);
-  return { tensor: normalise(pixels, preprocessing), placement };
+  return { tensor: await viewTensor(image, { placement }, preprocessing), placement };
+}
+
+/** A way to show an image to a model: where it lies in the input, then mirrored, then in other colours. */
+export interface View {
+  readonly placement: Placement;
+  /** Left and right of the input are exchanged. */
+  readonly isMirrored?: boolean;
+  /** Top and bottom of the input are exchanged. */
+  readonly isUpsideDown?: boolean;
+  /** What becomes of a pixel's red, green and blue, from 0 to 255. */
+  readonly colours?: ColourMatrix;
+}
+
+/** One row for red, green and blue each: factors of red, green and blue, and a summand. */
+export type ColourMatrix = readonly [ColourRow, ColourRow, ColourRow];
+
+/** Factors of red, green and blue, and a summand. */
+export type ColourRow = readonly [number, number, number, number];
+
+/** The tensor that a model takes for a view of an image. The shape is that of `inputShape(preprocessing)`. */
+export async function viewTensor(image: Image, view: View, preprocessing: Preprocessing): Promise<Tensor> {
+  const pixels = await resample(image, view.placement, preprocessing);
+  const { width, height } = preprocessing;
+  if (view.isMirrored) {
+    for (let at = 0; at < pixels.length; at += width * 3) reversePixels(pixels.subarray(at, at + width * 3));
+  }
+  if (view.isUpsideDown) {
+    reversePixels(pixels);
+    for (let row = 0; row < height; row++) {
+      reversePixels(pixels.subarray(row * width * 3, (row + 1) * width * 3));
+    }
+  }
+  if (view.colours) recolour(pixels, view.colours);
+  return normalise(pixels, preprocessing);
+}
+
+/** Puts the pixels of a range into the opposite order. */
+function reversePixels(rgb: Uint8Array): void {
+  rgb.reverse();
+  for (let at = 0; at < rgb.length; at += 3) {
+    const first = rgb[at] ?? 0;
+    rgb[at] = rgb[at + 2] ?? 0;
+    rgb[at + 2] = first;
+  }
+}
+
+function recolour(rgb: Uint8Array, colours: ColourMatrix): void {
+  const rounded = new Uint8ClampedArray(rgb.buffer, rgb.byteOffset, rgb.length);
+  const [[rr, rg, rb, r0], [gr, gg, gb, g0], [br, bg, bb, b0]] = colours;
+  for (let at = 0; at < rgb.length; at += 3) {
+    const [red = 0, green = 0, blue = 0] = [rgb[at], rgb[at + 1], rgb[at + 2]];
+    rounded[at] = rr * red + rg * green + rb * blue + r0;
+    rounded[at + 1] = gr * red + gg * green + gb * blue + g0;
+    rounded[at + 2] = br * red + bg * green + bb * blue + b0;
+  }
+}
+
+/** The image with its sides divided by a factor above 1, at least one pixel each. */
+export async function shrinkImage({ width, height, rgb }: Image, factor: number): Promise<Image> {
+  const size = {
+    width: Math.max(1, Math.round(width / factor)),
+    height: Math.max(1, Math.round(height / factor)),
+  };
+  const data = await sharp(rgb, { raw: { width, height, channels: 3 }, limitInputPixels: false })
+    .resize({ ...size, fit: "fill", kernel: "linear" })
+    .raw()
+    .toBuffer();
+  return { ...size, rgb: plain(data) };
 }
 
 /** The model's input as 8-bit RGB. */
