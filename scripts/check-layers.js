@@ -19,6 +19,7 @@ const LAYERS = {
   vision: ["base", "tensor", "onnx"],
   data: ["base", "tensor", "onnx", "files", "vision"],
   teach: ["base", "tensor", "onnx", "files", "runtime", "engine", "vision", "data"],
+  adapt: ["base", "tensor", "onnx", "files", "runtime", "engine", "vision", "data", "teach"],
   store: ["base", "tensor", "onnx", "files"],
   server: ["base", "tensor", "onnx", "files", "runtime", "engine", "vision", "store"],
   cli: [
@@ -32,6 +33,7 @@ const LAYERS = {
     "vision",
     "data",
     "teach",
+    "adapt",
     "store",
     "server",
     "index.ts",

@@ -74,6 +74,12 @@ export const ERROR_CATALOGUE = {
     exit: 70,
     meaning: "a result does not equal what it was made from, so it is not used",
   },
+  QUALITY_TOO_LOW: {
+    http: 422,
+    grpc: "FAILED_PRECONDITION",
+    exit: 70,
+    meaning: "what was made keeps less of the head's quality than the floor, so it is not used",
+  },
   HEAD_MISMATCH: {
     http: 409,
     grpc: "FAILED_PRECONDITION",

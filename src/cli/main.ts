@@ -4,6 +4,7 @@
  */
 import { Command } from "commander";
 import { manifest } from "./manifest.js";
+import { addAdapt } from "./verbs/adapt.js";
 import { addDemo } from "./verbs/demo.js";
 import { addDoctor } from "./verbs/doctor.js";
 import { addHeads } from "./verbs/heads.js";
@@ -27,6 +28,7 @@ const VERBS: readonly ((program: Command) => void)[] = [
   addShare,
   addRun,
   addTeach,
+  addAdapt,
   addServe,
   addHeads,
   addSwitch,

@@ -39,7 +39,7 @@ export async function imageFolder(directory: string): Promise<ImageFolder> {
   const files: LabelledFile[] = [];
   const empty: string[] = [];
   for (const [classIndex, label] of labels.entries()) {
-    const paths = await images(join(directory, label));
+    const paths = await imagesBelow(join(directory, label));
     if (paths.length === 0) empty.push(label);
     files.push(...paths.map((path) => ({ path, classIndex })));
   }
@@ -51,11 +51,15 @@ export async function imageFolder(directory: string): Promise<ImageFolder> {
   );
 }
 
-async function images(directory: string): Promise<string[]> {
+/**
+ * Paths of the images in a directory and the folders within, by name.
+ * @throws PolyheadError FILE_NOT_FOUND for no such directory
+ */
+export async function imagesBelow(directory: string): Promise<string[]> {
   const found: string[] = [];
   for (const { name, isFolder } of await list(directory)) {
     const path = join(directory, name);
-    if (isFolder) found.push(...(await images(path)));
+    if (isFolder) found.push(...(await imagesBelow(path)));
     else if (IMAGE.test(name)) found.push(path);
   }
   return found;

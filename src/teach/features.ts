@@ -9,7 +9,7 @@ import type { OpenedModel, OpenModel } from "../onnx/runner.js";
 import { formatShape, sameShape } from "../tensor/shape.js";
 import { decodeImage, imageTensor } from "../vision/image.js";
 import type { Preprocessing } from "../vision/preprocessing.js";
-import { type Feature, FeatureCache } from "./feature-cache.js";
+import { type Feature, FeatureCache, type FeatureSource } from "./feature-cache.js";
 import { type ChannelPlace, pooled, poolingOf } from "./pooling.js";
 import type { TapSource } from "./tap-source.js";
 
@@ -51,6 +51,24 @@ export async function computeFeatures(options: FeatureOptions): Promise<ImageFea
   const features = await mapInFlight(paths, inFlight, compute).finally(() => model.close());
   requireOneShape(features);
   return features;
+}
+
+/**
+ * The features of each file that an earlier run left in a cache, in the order of `paths`; for a backbone that is gone.
+ * Files without any are reported like those that cannot be read.
+ */
+export function storedFeatures(
+  paths: readonly string[],
+  { cache: folder, ...source }: FeatureSource & { readonly cache: string },
+): Promise<ImageFeature[]> {
+  const cache = new FeatureCache(folder, source);
+  return mapInFlight(paths, 4, async (path) => {
+    const read = await orProblem(() => readImageFile(path));
+    if (typeof read === "string") return { path, problem: read };
+    const feature = await cache.read(read.digest);
+    if (!feature) return { path, problem: "its features were never computed" };
+    return { path, digest: read.digest, feature, wasCached: true };
+  });
 }
 
 async function featureOf(path: string, model: OpenedModel, options: FeatureOptions): Promise<ImageFeature> {

@@ -1,5 +1,5 @@
 /**
- * Ridge regression onto class indicators, in closed form. The strength is chosen from a grid by leave-one-out,
+ * Ridge regression, in closed form, onto any targets or onto class indicators. The strength is chosen from a grid by leave-one-out,
  * whose residuals follow from one factorisation a strength: with H the matrix that maps targets to fitted values,
  * the residual of an example that was left out is (y - Hy) / (1 - Hii) (Allen's PRESS). With more features than
  * examples the system is solved in its dual form, which is as large as the examples are many.
@@ -58,14 +58,7 @@ export function fitRidge(
   classes.forEach((each, example) => {
     row(targets, each)[example] = 1 - (shares[each] ?? 0);
   });
-  const system = examples <= features.columns ? dualSystem(features) : primalSystem(features);
-  let best: { error: number; strength: number; residuals: Matrix; weights: () => Matrix } | undefined;
-  for (const strength of strengths) {
-    const { residuals, weights } = system(strength, targets);
-    const error = dot(residuals.data, residuals.data);
-    if (!best || error < best.error) best = { error, strength, residuals, weights };
-  }
-  const { strength = 0, residuals = targets, weights = () => zeros(count, features.columns) } = best ?? {};
+  const { strength, residuals, weights } = ridgeOnto(features, targets, strengths);
   const leftOut = zeros(examples, count);
   for (let example = 0; example < examples; example++) {
     for (let each = 0; each < count; each++) {
@@ -73,7 +66,39 @@ export function fitRidge(
       leftOut.data[example * count + each] = indicator - (residuals.data[each * examples + example] ?? 0);
     }
   }
-  return { strength, weights: weights(), bias: shares, leftOut };
+  return { strength, weights, bias: shares, leftOut };
+}
+
+/** A linear map onto targets. */
+export interface RidgeMap {
+  /** The chosen strength, relative as in {@link STRENGTHS}. */
+  readonly strength: number;
+  /** One row a target. */
+  readonly weights: Matrix;
+  /** What each target of each example is off when the example is left out, shaped like the targets. */
+  readonly residuals: Matrix;
+}
+
+/**
+ * The ridge regression onto targets with the least squared leave-one-out error over all of them.
+ * @param features one row an example, every column of mean 0
+ * @param targets one row a target, one column an example, every row of mean 0
+ */
+export function ridgeOnto(
+  features: Matrix,
+  targets: Matrix,
+  strengths: readonly number[] = STRENGTHS,
+): RidgeMap {
+  const system = features.rows <= features.columns ? dualSystem(features) : primalSystem(features);
+  let best: { error: number; strength: number; residuals: Matrix; weights: () => Matrix } | undefined;
+  for (const strength of strengths) {
+    const { residuals, weights } = system(strength, targets);
+    const error = dot(residuals.data, residuals.data);
+    if (!best || error < best.error) best = { error, strength, residuals, weights };
+  }
+  const nothing = () => zeros(targets.rows, features.columns);
+  const { strength = 0, residuals = targets, weights = nothing } = best ?? {};
+  return { strength, residuals, weights: weights() };
 }
 
 /** Solves for one strength: leave-one-out residuals like the targets, and the weights when they are wanted. */

@@ -1,0 +1,302 @@
+/**
+ * A head on features that it was not made for: the ladder is climbed on every tap that is offered, what the head makes
+ * of each rung's features decides, and the result is an adapter that says in its metadata what it stands in for and how
+ * much of the head survives. For heads that read one vector an image; pure, features come from wherever they come from.
+ */
+import { PolyheadError } from "../base/errors.js";
+import { stratifiedFolds } from "../data/folds.js";
+import { type Metadata, readMetadata, type Tap, withMetadata } from "../onnx/metadata.js";
+import type { Model } from "../onnx/model.js";
+import type { OpenModel } from "../onnx/runner.js";
+import type { Matrix } from "../teach/linear-algebra.js";
+import type { Pooling } from "../teach/pooling.js";
+import { adapterModel } from "./adapter-model.js";
+import { type AffineMap, applyAffine } from "./affine.js";
+import { type Agreement, agreementOf, answersOf, type HeadAnswers } from "./agreement.js";
+import { foldAdapter, proveFold, runOn } from "./fold.js";
+import { type HeadReading, headFromVector } from "./head-reading.js";
+import { climb, RUNGS, type Rung, type RungName } from "./ladder.js";
+
+/** A tap that the head might read through an adapter. */
+export interface TapOffer {
+  readonly tap: Tap;
+  readonly pooling: Pooling;
+  /** What the tap gives for each example, pooled: [n, channels]. */
+  readonly features: Matrix;
+  /** Floating-point operations up to the tap. */
+  readonly flops: number;
+}
+
+/** Examples that were kept aside to judge on. */
+export interface TestExamples {
+  readonly target: Matrix;
+  /** For each offer, in their order. */
+  readonly features: readonly Matrix[];
+  readonly truth?: readonly number[] | undefined;
+}
+
+/** What to adapt. */
+export interface AdaptOptions {
+  readonly head: Model;
+  readonly reading: HeadReading;
+  /** What the head's own tap gives for each example, pooled: [n, channels]. */
+  readonly target: Matrix;
+  readonly offers: readonly TapOffer[];
+  /** Class of each example in the head's order, where it is known; it is used for judging only. */
+  readonly truth?: readonly number[] | undefined;
+  /** Other examples to judge on; without them each example is judged by maps that have not seen it. */
+  readonly test?: TestExamples | undefined;
+  readonly open: OpenModel;
+  readonly rungs?: readonly RungName[] | undefined;
+  /** Parts of the cross-validation; 5 by default. */
+  readonly folds?: number;
+  readonly seed?: number;
+  /** Share of the head's quality that has to be kept; 0.9 by default. */
+  readonly floor?: number;
+  readonly provenance?: Readonly<Record<string, unknown>>;
+  readonly progress?: (done: number, total: number) => void;
+}
+
+/** A rung as the report has it. */
+export interface RungReport extends Agreement, Pick<Rung, "name" | "rank" | "strength" | "parameters"> {
+  readonly explained: number;
+  readonly milliseconds: number;
+}
+
+/** What became of the ladder on one tap. */
+export interface TapReport {
+  readonly tap: string;
+  readonly shape: Tap["shape"];
+  readonly flops: number;
+  readonly rungs: readonly RungReport[];
+  /** The rung that is enough here. */
+  readonly enough: RungName;
+}
+
+/** How much survives, and of what. */
+export interface AdaptReport {
+  readonly examples: number;
+  readonly folds: number;
+  readonly seed: number;
+  readonly floor: number;
+  readonly taps: readonly TapReport[];
+  readonly chosen: { readonly tap: string; readonly rung: RungName };
+  /** On the test examples, or by cross-validation where there are none. */
+  readonly quality: Agreement;
+  readonly judgedOn: "test examples" | "cross-validation";
+  /** Whether adapter and head are also one head that costs nothing more, and how far that is from the pair. */
+  readonly folded: { readonly difference: number } | undefined;
+}
+
+/** An adapter, the head with it folded in where that can be, and how good they are. */
+export interface AdaptedHead {
+  readonly adapter: Model;
+  readonly folded: Model | undefined;
+  readonly report: AdaptReport;
+}
+
+/** Fewer examples than these say nothing of a share. */
+const FEWEST_EXAMPLES = 30;
+
+/**
+ * Adapts a head.
+ * @throws PolyheadError DATA_MALFORMED for features that are not finite, or too few examples; INVALID_ARGUMENT for
+ *   examples that do not fit each other
+ * @throws PolyheadError QUALITY_TOO_LOW with the whole report when too little of the head survives
+ */
+export async function adaptHead(options: AdaptOptions): Promise<AdaptedHead> {
+  const { head, reading, target, offers, truth, test, open, folds = 5, seed = 0, floor = 0.9 } = options;
+  requireExamples(options);
+  const metadata = readMetadata(head);
+  const rest = headFromVector(head, reading);
+  const answers = async (features: Matrix): Promise<HeadAnswers> =>
+    answersOf(await runOn(rest, features, open), metadata);
+  const native = await answers(target);
+  const assigned = stratifiedFolds(truth ?? Array<number>(target.rows).fill(0), folds, seed);
+  const climbed: { offer: TapOffer; place: number; rungs: Rung[]; report: TapReport }[] = [];
+  for (const [place, offer] of offers.entries()) {
+    const rungs = climb({ source: offer.features, target, folds: assigned }, options.rungs ?? RUNGS);
+    const judged: RungReport[] = [];
+    for (const rung of rungs)
+      judged.push(reportOf(rung, agreementOf(native, await answers(rung.heldOut), truth)));
+    const { name: tap, shape } = offer.tap;
+    const enough = enoughOf(judged, target.rows).name;
+    climbed.push({ offer, place, rungs, report: { tap, shape, flops: offer.flops, rungs: judged, enough } });
+    options.progress?.(place + 1, offers.length);
+  }
+  const taps = climbed.map(({ report }) => report);
+  const { offer, place, rungs, report: own } = bestOf(climbed, target.rows);
+  const rung = rungs.find(({ name }) => name === own.enough);
+  const judged = own.rungs.find(({ name }) => name === own.enough);
+  if (!rung || !judged) throw new PolyheadError("INTERNAL", "No rung was climbed.", {});
+  const quality = test ? await judgeOn(test, place, rung.map, answers) : agreementOnly(judged);
+  const foldable = { head, reading, source: offer.tap, pooling: offer.pooling, map: rung.map };
+  const { folded, difference } = await tryFold(foldable, offer.features, open);
+  const report: AdaptReport = {
+    examples: target.rows,
+    folds,
+    seed,
+    floor,
+    taps,
+    chosen: { tap: offer.tap.name, rung: rung.name },
+    quality,
+    judgedOn: test ? "test examples" : "cross-validation",
+    folded: difference === undefined ? undefined : { difference },
+  };
+  if (!(quality.kept >= floor)) throw tooLow(report);
+  const described = descriptionOf(report, options);
+  const part = { source: offer.tap, pooling: offer.pooling, reading, map: rung.map };
+  return {
+    adapter: withMetadata(adapterModel([part]), described),
+    folded:
+      folded &&
+      withMetadata(folded, { ...described, provenance: { ...metadata.provenance, ...described.provenance } }),
+    report,
+  };
+}
+
+function reportOf(
+  { name, rank, strength, parameters, explained, milliseconds }: Rung,
+  judged: Agreement,
+): RungReport {
+  return {
+    name,
+    ...(rank !== undefined && { rank }),
+    ...(strength !== undefined && { strength }),
+    parameters,
+    explained,
+    ...judged,
+    milliseconds,
+  };
+}
+
+function agreementOnly(judged: RungReport): Agreement {
+  const { agreement, interval, accuracy, nativeAccuracy, kept } = judged;
+  return {
+    agreement,
+    ...(interval && { interval }),
+    ...(accuracy && { accuracy }),
+    ...(nativeAccuracy && { nativeAccuracy }),
+    kept,
+  };
+}
+
+/** The lowest rung whose agreement is within one standard error of the best. */
+function enoughOf(rungs: readonly RungReport[], examples: number): RungReport {
+  const best = Math.max(...rungs.map(({ agreement }) => agreement));
+  const found = rungs.find(({ agreement }) => agreement >= best - errorOf(best, examples));
+  if (found) return found;
+  throw new PolyheadError(
+    "INVALID_ARGUMENT",
+    `No rung fits these widths; expected some of ${RUNGS.join(", ")}.`,
+    {
+      expected: RUNGS,
+    },
+  );
+}
+
+/** Of the taps within one standard error of the best the one that costs least. */
+function bestOf<Climbed extends { readonly report: TapReport }>(
+  climbed: readonly Climbed[],
+  examples: number,
+): Climbed {
+  const agreementAt = ({ report }: Climbed) =>
+    report.rungs.find(({ name }) => name === report.enough)?.agreement ?? Number.NEGATIVE_INFINITY;
+  const best = Math.max(...climbed.map(agreementAt));
+  const [cheapest] = climbed
+    .filter((each) => agreementAt(each) >= best - errorOf(best, examples))
+    .sort((a, b) => a.report.flops - b.report.flops);
+  if (cheapest) return cheapest;
+  throw new PolyheadError("INVALID_ARGUMENT", "No tap was offered for the head to read.", {});
+}
+
+function errorOf(share: number, examples: number): number {
+  return Math.sqrt(Math.max(0, share * (1 - share)) / examples);
+}
+
+async function judgeOn(
+  test: TestExamples,
+  place: number,
+  map: AffineMap,
+  answers: (features: Matrix) => Promise<HeadAnswers>,
+): Promise<Agreement> {
+  const features = test.features[place];
+  if (!features) throw new PolyheadError("INVALID_ARGUMENT", "The test examples lack a tap's features.", {});
+  return agreementOf(await answers(test.target), await answers(applyAffine(map, features)), test.truth);
+}
+
+async function tryFold(
+  foldable: Parameters<typeof foldAdapter>[0],
+  vectors: Matrix,
+  open: OpenModel,
+): Promise<{ folded?: Model; difference?: number }> {
+  const folded = foldAdapter(foldable);
+  if (!folded) return {};
+  try {
+    return { folded, difference: await proveFold(foldable, folded, vectors, open) };
+  } catch (thrown) {
+    if (thrown instanceof PolyheadError && thrown.code === "PROOF_FAILED") return {};
+    throw thrown;
+  }
+}
+
+function descriptionOf(
+  report: AdaptReport,
+  { provenance }: AdaptOptions,
+): Pick<Metadata, "provenance" | "quality"> {
+  const { chosen, quality, judgedOn, examples, folds, seed, floor } = report;
+  return {
+    provenance: { by: "polyhead adapt", ...chosen, examples, folds, seed, ...provenance },
+    quality: {
+      measure: quality.nativeAccuracy ? "kept accuracy" : "agreement",
+      how: judgedOn === "cross-validation" ? `cross-validation with ${folds} folds, seed ${seed}` : judgedOn,
+      kept: quality.kept,
+      agreement: quality.agreement,
+      ...(quality.interval && { agreementInterval: [quality.interval.low, quality.interval.high] }),
+      ...(quality.accuracy && { accuracy: quality.accuracy.value }),
+      ...(quality.nativeAccuracy && { nativeAccuracy: quality.nativeAccuracy.value }),
+      floor,
+      examples,
+    },
+  };
+}
+
+function requireExamples({ target, offers, truth, floor = 0.9 }: AdaptOptions): void {
+  for (const { tap, features } of offers) {
+    if (features.rows === target.rows && (truth?.length ?? target.rows) === target.rows) continue;
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      `Got ${features.rows} rows of ${JSON.stringify(tap.name)}, ${target.rows} of the head's tap and ${truth?.length ?? "no"} classes; expected one of each for every example.`,
+      { source: features.rows, target: target.rows, classes: truth?.length },
+    );
+  }
+  for (const { data, columns } of [target, ...offers.map(({ features }) => features)]) {
+    const at = data.findIndex((value) => !Number.isFinite(value));
+    if (at < 0) continue;
+    throw new PolyheadError(
+      "DATA_MALFORMED",
+      `Example ${Math.floor(at / columns)} has the feature ${data[at]}; expected finite numbers. See whether the preprocessing is each backbone's own.`,
+      { example: Math.floor(at / columns), feature: at % columns },
+    );
+  }
+  if (target.rows >= FEWEST_EXAMPLES || (floor <= 0 && target.rows >= 2)) return;
+  throw new PolyheadError(
+    "DATA_MALFORMED",
+    `Got ${target.rows} different examples; expected at least ${FEWEST_EXAMPLES}, because fewer cannot show that ${(100 * floor).toFixed(0)} % of a head survive. Add images, or use --floor 0 to see what comes out.`,
+    { got: target.rows, expected: FEWEST_EXAMPLES },
+  );
+}
+
+function tooLow(report: AdaptReport): PolyheadError {
+  const { quality, floor, chosen } = report;
+  const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
+  const truth =
+    quality.accuracy && quality.nativeAccuracy
+      ? ` (${percent(quality.accuracy.value)} right instead of ${percent(quality.nativeAccuracy.value)})`
+      : "";
+  return new PolyheadError(
+    "QUALITY_TOO_LOW",
+    `The best adapter (${chosen.rung} on ${JSON.stringify(chosen.tap)}) keeps ${percent(quality.kept)} of the head's quality${truth}; expected at least ${percent(floor)}. More images may help; else train a head on this backbone, or lower --floor.`,
+    { report },
+  );
+}

@@ -1,0 +1,174 @@
+/**
+ * Adapters as ordinary ONNX models: taps of one backbone in, stand-ins for the taps of another out. A vector passes
+ * through one linear layer; what a head takes the mean of anyway is pooled first and spread again; a map passes through
+ * a 1x1 convolution, resized on whichever side of it is smaller. Any batch size, operator set 17, float32.
+ */
+import { PolyheadError } from "../base/errors.js";
+import { type Tap, withMetadata } from "../onnx/metadata.js";
+import { graph, type Model, model, type Node, node, valueInfo, type Weight } from "../onnx/model.js";
+import { weight } from "../onnx/weight.js";
+import type { Pooling } from "../teach/pooling.js";
+import { float32, int64 } from "../tensor/tensor.js";
+import type { AffineMap } from "./affine.js";
+import type { HeadReading } from "./head-reading.js";
+
+/** One output of an adapter: what it reads, what it stands in for, and the map between. */
+export interface AdapterPart {
+  readonly source: Tap;
+  /** How the source becomes a vector, for heads that read one. */
+  readonly pooling?: Pooling | undefined;
+  readonly reading: HeadReading;
+  readonly map: AffineMap;
+}
+
+/**
+ * The adapter of one or several parts, with both ends in its metadata.
+ * @throws PolyheadError MODEL_UNSUPPORTED for sizes that are not known and maps of another kind
+ */
+export function adapterModel(parts: readonly AdapterPart[]): Model {
+  const sources = [...new Map(parts.map(({ source }) => [source.name, source])).values()];
+  const build = new Builder(sources.map(({ name }) => name));
+  const outputs = parts.map((part) => {
+    const { reading, source, map } = part;
+    const { tap } = reading;
+    const made = build.affine(part, map);
+    const name = build.named(made, `as_${tap.name}`);
+    const free = source.shape[0] ?? "batch";
+    return valueInfo(name, "float32", [typeof free === "string" ? free : "batch", ...tap.shape.slice(1)]);
+  });
+  const main = graph("adapter", {
+    nodes: build.nodes,
+    inputs: sources.map(({ name, shape }) => valueInfo(name, "float32", shape)),
+    outputs,
+    weights: build.weights,
+  });
+  return withMetadata(model(main), {
+    role: "adapter",
+    taps: sources,
+    produces: parts.map(({ reading }) => reading.tap),
+  });
+}
+
+/** Nodes of an adapter, one after the other. */
+class Builder {
+  readonly nodes: Node[] = [];
+  readonly weights: Weight[] = [];
+  readonly #taken: Set<string>;
+
+  constructor(taken: readonly string[]) {
+    this.#taken = new Set(taken);
+  }
+
+  affine(part: AdapterPart, map: AffineMap): string {
+    const { reading, source, pooling } = part;
+    if (reading.kind === "vector" || reading.kind === "pooled") {
+      const axes = pooling?.axes ?? [];
+      const vector =
+        axes.length > 0 ? this.apply("ReduceMean", [source.name], { axes, keepdims: 0 }) : source.name;
+      const made = this.#linear(vector, map);
+      return reading.kind === "vector" ? made : this.#spread(made, reading);
+    }
+    if (reading.kind === "tokens") return this.#tokens(source.name, map);
+    return this.#map(source, reading.tap, map);
+  }
+
+  /** The last value under the name that people see. */
+  named(value: string, wanted: string): string {
+    const name = this.#free(wanted);
+    this.nodes.push(node("Identity", [value], [name]));
+    return name;
+  }
+
+  apply(opType: string, inputs: readonly string[], attributes = {}): string {
+    const name = this.#free(opType.toLowerCase());
+    this.nodes.push(node(opType, inputs, [name], attributes));
+    return name;
+  }
+
+  #linear(vector: string, { weights, bias }: AffineMap): string {
+    const matrix = this.#weight("matrix", [weights.rows, weights.columns], weights.data);
+    return this.apply("Gemm", [vector, matrix, this.#weight("bias", [bias.length], bias)], { transB: 1 });
+  }
+
+  #tokens(value: string, { weights, bias }: AffineMap): string {
+    const transposed = new Float32Array(weights.data.length);
+    weights.data.forEach((number, at) => {
+      transposed[(at % weights.columns) * weights.rows + Math.floor(at / weights.columns)] = number;
+    });
+    const matrix = this.#weight("matrix", [weights.columns, weights.rows], transposed);
+    const product = this.apply("MatMul", [value, matrix]);
+    return this.apply("Add", [product, this.#weight("bias", [bias.length], bias)]);
+  }
+
+  /** The vector at every place of a tap, whose mean it then is. */
+  #spread(vector: string, { tap, channelAxis }: HeadReading): string {
+    const axes = [...tap.shape.keys()].filter((axis) => axis !== 0 && axis !== channelAxis);
+    const sizes = tap.shape.map((size, axis) => (axis > 0 && typeof size === "number" ? size : 1));
+    const column = this.apply("Unsqueeze", [vector, this.#integers("axes", axes)]);
+    return this.apply("Expand", [column, this.#integers("sizes", sizes)]);
+  }
+
+  #map(source: Tap, target: Tap, map: AffineMap): string {
+    const [from, to] = [source, target].map(areaOf);
+    if (!from || !to) throw unsizedMap(source, target);
+    const isSmaller = from.height * from.width < to.height * to.width;
+    const before = isSmaller ? source.name : this.#resized(source.name, from, to);
+    const { weights, bias } = map;
+    const kernel = this.#weight("kernel", [weights.rows, weights.columns, 1, 1], weights.data);
+    const made = this.apply("Conv", [before, kernel, this.#weight("bias", [bias.length], bias)]);
+    return isSmaller ? this.#resized(made, from, to) : made;
+  }
+
+  #resized(value: string, from: Area, to: Area): string {
+    if (from.height === to.height && from.width === to.width) return value;
+    const [down, across] = [from.height / to.height, from.width / to.width];
+    if (Number.isInteger(down) && Number.isInteger(across)) {
+      const window = [down, across];
+      return this.apply("AveragePool", [value], { kernel_shape: window, strides: window });
+    }
+    const attributes = { mode: "linear", coordinate_transformation_mode: "half_pixel" };
+    const scales = [1, 1, to.height / from.height, to.width / from.width];
+    if (scales.every((scale) => Number.isInteger(Math.log2(scale)))) {
+      return this.apply("Resize", [value, "", this.#weight("scales", [4], scales)], attributes);
+    }
+    const kept = this.apply("Shape", [value], { start: 0, end: 2 });
+    const sizes = this.apply("Concat", [kept, this.#integers("sizes", [to.height, to.width])], { axis: 0 });
+    return this.apply("Resize", [value, "", "", sizes], attributes);
+  }
+
+  #weight(wanted: string, shape: readonly number[], values: ArrayLike<number>): string {
+    const name = this.#free(wanted);
+    this.weights.push(weight(name, float32(shape, values)));
+    return name;
+  }
+
+  #integers(wanted: string, values: readonly number[]): string {
+    const name = this.#free(wanted);
+    this.weights.push(weight(name, int64([values.length], values)));
+    return name;
+  }
+
+  #free(wanted: string): string {
+    let name = wanted;
+    for (let suffix = 1; this.#taken.has(name); suffix++) name = `${wanted}_${suffix}`;
+    this.#taken.add(name);
+    return name;
+  }
+}
+
+interface Area {
+  readonly height: number;
+  readonly width: number;
+}
+
+function areaOf({ shape: [, , height, width] }: Tap): Area | undefined {
+  return typeof height === "number" && typeof width === "number" ? { height, width } : undefined;
+}
+
+function unsizedMap(source: Tap, target: Tap): PolyheadError {
+  return new PolyheadError(
+    "MODEL_UNSUPPORTED",
+    `A map is adapted to a map of known size; ${JSON.stringify(source.name)} is [${source.shape.join(", ")}] and ${JSON.stringify(target.name)} is [${target.shape.join(", ")}]. Fix the height and width of the open one.`,
+    { source, target },
+  );
+}

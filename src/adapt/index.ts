@@ -1,0 +1,9 @@
+/** Heads on features that they were not made for: adapters, fitted in closed form and judged by what the head makes of them. */
+export * from "./adapt-head.js";
+export * from "./adapt-images.js";
+export * from "./adapter-model.js";
+export * from "./affine.js";
+export * from "./agreement.js";
+export * from "./fold.js";
+export * from "./head-reading.js";
+export * from "./ladder.js";

@@ -1,0 +1,159 @@
+/** `polyhead adapt`: a head on a backbone that it was not made for, through a fitted adapter. */
+import { availableParallelism } from "node:os";
+import { basename } from "node:path";
+import { type Command, InvalidArgumentError, Option } from "commander";
+import { type AdaptImagesReport, adaptImages } from "../../adapt/adapt-images.js";
+import type { Share } from "../../adapt/agreement.js";
+import { RUNGS, type RungName } from "../../adapt/ladder.js";
+import { loadModel, saveModel } from "../../files/disk.js";
+import { OrtWorker } from "../../runtime/node/ort-worker.js";
+import { openModelOn } from "../../runtime/open-model.js";
+import { Runtime } from "../../runtime/runtime.js";
+import { defaultCacheFolder } from "../../teach/feature-cache.js";
+import { count, table } from "../format.js";
+import { type Outcome, performs } from "../outcome.js";
+import { progressBar } from "../progress.js";
+
+interface Options {
+  readonly head: string;
+  readonly from?: string;
+  readonly to: string;
+  readonly tap?: string[];
+  readonly budget?: number;
+  readonly data: string;
+  readonly test?: string;
+  readonly out: string;
+  readonly folded?: string;
+  readonly fromPreprocess?: string;
+  readonly toPreprocess?: string;
+  readonly cache: string;
+  readonly rung?: RungName;
+  readonly folds: number;
+  readonly seed: number;
+  readonly floor: number;
+}
+
+/** Each worker holds a backbone once. */
+const MOST_WORKERS = 4;
+
+/** Adds the verb. */
+export function addAdapt(program: Command): void {
+  const command = program
+    .command("adapt")
+    .description("let a head read a backbone that it was not made for, through a fitted adapter")
+    .requiredOption("--head <model>", "ONNX file of the head")
+    .option("--from <model>", "the backbone that the head was made for; else its stored features are used")
+    .requiredOption("--to <model>", "the backbone that the head is to read")
+    .option("--tap <names>", "taps to try, separated by commas; all by default", (text: string) =>
+      text.split(","),
+    )
+    .option("--budget <flops>", "taps that cost more are not tried", positive)
+    .requiredOption("--data <folder>", "images; no classes are needed")
+    .option("--test <folder>", "other images to judge on; cross-validation without them")
+    .requiredOption("-o, --out <file>", "ONNX file for the adapter")
+    .option("--folded <file>", "ONNX file for the head with the adapter folded in, where that can be")
+    .option(
+      "--from-preprocess <recipe>",
+      "how images become the old backbone's input, where it does not say it",
+    )
+    .option("--to-preprocess <recipe>", "the same for the new one")
+    .option("--cache <folder>", "folder for computed features, or none", defaultCacheFolder())
+    .addOption(
+      new Option("--rung <name>", "one kind of map instead of the smallest that does").choices(RUNGS),
+    )
+    .option("--folds <count>", "parts of the cross-validation", wholeNumber, 5)
+    .option("--seed <number>", "decides how images are dealt to the parts", wholeNumber, 0)
+    .option("--floor <share>", "share of the head's quality that has to be kept", share, 0.9);
+  performs(command, perform);
+}
+
+async function perform(options: Options): Promise<Outcome> {
+  const { head, from, to, out, folded, cache, rung, tap, ...rest } = options;
+  const workers = Math.min(MOST_WORKERS, availableParallelism());
+  const [headModel, toModel] = [await loadModel(head), await loadModel(to)];
+  const fromModel = from === undefined ? undefined : await loadModel(from);
+  const runtime = await Runtime.open(() => OrtWorker.start(), { workers });
+  try {
+    const adapted = await adaptImages({
+      ...rest,
+      head: headModel,
+      from: fromModel,
+      to: toModel,
+      taps: tap,
+      open: openModelOn(runtime),
+      cache: cache === "none" ? undefined : cache,
+      rungs: rung && [rung],
+      inFlight: workers + 2,
+      names: { head: basename(head), to: basename(to), ...(from !== undefined && { from: basename(from) }) },
+      onFeature: progressBar("features"),
+      onTap: progressBar("fitting"),
+    });
+    await saveModel(out, adapted.adapter);
+    const foldedPath = adapted.folded ? folded : undefined;
+    if (adapted.folded && foldedPath !== undefined) await saveModel(foldedPath, adapted.folded);
+    const paths = { path: out, ...(foldedPath !== undefined && { foldedPath }) };
+    return { data: { ...paths, ...adapted.report }, text: describe(options, adapted.report) };
+  } finally {
+    await runtime.close();
+  }
+}
+
+function describe({ out, folded }: Options, report: AdaptImagesReport): string[] {
+  const { taps, chosen, quality, floor, judgedOn } = report;
+  const rows = taps.flatMap(({ tap, flops, rungs, enough }) =>
+    rungs.map((rung, at) => [
+      at === 0 ? tap : "",
+      at === 0 ? count(flops) : "",
+      `${rung.name}${rung.rank === undefined ? "" : ` ${rung.rank}`}`,
+      count(rung.parameters),
+      percent(rung.explained),
+      rung.interval ? shareText(rung.interval) : percent(rung.agreement),
+      rung.accuracy ? shareText(rung.accuracy) : "",
+      rung.name === enough ? (tap === chosen.tap ? "chosen" : "enough here") : "",
+    ]),
+  );
+  return [
+    ...report.notes.map((note) => `note: ${note}`),
+    `${report.examples} images${report.labelled ? ", classes known" : ""} (${report.cached} from the cache)`,
+    ...table([
+      ["tap", "FLOPs", "map", "parameters", "explained", "agreement", report.labelled ? "accuracy" : "", ""],
+      ...rows,
+    ]),
+    "",
+    ...(quality.nativeAccuracy && quality.accuracy
+      ? [
+          `the head on its own backbone is ${shareText(quality.nativeAccuracy)} right, adapted ${shareText(quality.accuracy)}`,
+        ]
+      : []),
+    `${percent(quality.kept)} of its quality is kept by ${chosen.rung} on ${chosen.tap} (${judgedOn}; floor ${percent(floor)})`,
+    out,
+    report.folded
+      ? `adapter and head are also one head, at no further cost, ${report.folded.difference.toExponential(1)} apart${folded === undefined ? "; write it with --folded" : `: ${folded}`}`
+      : "the head does not begin with a linear layer, so that the adapter stays a layer of its own",
+  ];
+}
+
+function shareText({ value, low, high }: Share): string {
+  return `${percent(value)} (${percent(low)} to ${percent(high)})`;
+}
+
+function percent(value: number): string {
+  return `${(100 * value).toFixed(1)} %`;
+}
+
+function wholeNumber(text: string): number {
+  if (/^\d{1,9}$/.test(text)) return Number(text);
+  throw new InvalidArgumentError("Expected a whole number.");
+}
+
+function positive(text: string): number {
+  const value = Number(text);
+  if (value > 0) return value;
+  throw new InvalidArgumentError("Expected a number above 0, such as 5e8.");
+}
+
+function share(text: string): number {
+  const value = Number(text);
+  if (text.trim() !== "" && value >= 0 && value <= 1) return value;
+  throw new InvalidArgumentError("Expected a number from 0 to 1.");
+}
