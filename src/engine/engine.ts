@@ -23,6 +23,11 @@ export interface EngineOptions extends SchedulerOptions {
   readonly cacheBytes?: number;
   /** Threads inside the operators of backbones; heads take one. 1 by default. */
   readonly threads?: number;
+  /**
+   * Shares of the rows that routes get while requests wait, by route; 1 for those that are not named. Routes that
+   * are not there yet may be named.
+   */
+  readonly weights?: Readonly<Record<string, number>>;
 }
 
 /** How a model is loaded. */
@@ -59,9 +64,11 @@ export interface RouteAnswer {
   readonly outputs: Readonly<Record<string, Tensor>>;
   /** What the route's shadows made of the same features. */
   readonly shadows: readonly ShadowAnswer[];
+  /** What the main revision made of the same features, when a canary of a compared route answered. */
+  readonly reference?: ShadowAnswer;
 }
 
-/** What a shadow answers, or why it does not. */
+/** What a revision makes that runs beside the answering one, or why it does not. */
 export interface ShadowAnswer {
   readonly revision: string;
   readonly outputs: Readonly<Record<string, Tensor>> | undefined;
@@ -81,6 +88,8 @@ export interface Answer<Name extends string = string> {
   readonly running: number;
   /** Rows of all requests that ran together; 0 when everything came from the cache. */
   readonly batchRows: number;
+  /** The same for requests that ran together; 0 when everything came from the cache. */
+  readonly batch: number;
   readonly routes: Readonly<Record<Name, RouteAnswer>>;
 }
 
@@ -112,6 +121,7 @@ export class Engine {
   readonly #cache: FeatureCache;
   readonly #scheduler: Scheduler;
   readonly #threads: number;
+  readonly #weights: ReadonlyMap<string, number>;
   readonly #history = new Map<string, RouteTarget[]>();
   #current: Generation;
   /** Changes, one after the other. */
@@ -125,6 +135,7 @@ export class Engine {
     this.#cache = new FeatureCache(options.cacheBytes ?? 2 ** 28);
     this.#scheduler = new Scheduler(runtime, this.#cache, options);
     this.#threads = options.threads ?? 1;
+    this.#weights = weightsOf(options.weights ?? {});
     this.#current = { number: 0, plan, members: new Map(), routes: new Map() };
   }
 
@@ -359,10 +370,11 @@ export class Engine {
   ): Promise<Answer<Name>> {
     const plan = generation.plan.hold();
     try {
-      const asked = [...new Set(names)].map((name) => this.#choose(generation, name, options));
+      const asked = [...new Set(names)].map((name) => ({ name, ...this.#choose(generation, name, options) }));
       const members = [...new Set(asked.map(({ member }) => member))];
       const given = bindRequest(members, inputs);
-      const shadows = asked.flatMap((each) => each.shadows).filter((each) => isFedBy(each, given));
+      const beside = asked.flatMap((each) => [...each.shadows, ...(each.reference ? [each.reference] : [])]);
+      const shadows = beside.filter((each) => isFedBy(each, given));
       const running = [...members, ...shadows];
       const done = await this.#scheduler.run({
         plan,
@@ -370,13 +382,20 @@ export class Engine {
         inputs: given,
         rows: rowsOf(running, given),
         digest: await this.#digest(given, options),
-        lanes: new Map(asked.map(({ name }) => [name, 1])),
+        lanes: new Map(asked.map(({ name }) => [name, this.#weights.get(name) ?? 1])),
         timeout: options.timeout,
         signal: options.signal,
       });
-      const routes = asked.map(({ name, member, shadows: own }) => {
-        const answers = own.filter((each) => shadows.includes(each)).map((each) => shadowAnswer(each, done));
-        return [name, answerOf(name, member, done, answers)] as const;
+      const routes = asked.map(({ name, member, shadows: own, reference }): [Name, RouteAnswer] => {
+        const [compared] = reference && shadows.includes(reference) ? [shadowAnswer(reference, done)] : [];
+        return [
+          name,
+          {
+            ...answerOf(name, member, done),
+            shadows: own.filter((each) => shadows.includes(each)).map((each) => shadowAnswer(each, done)),
+            ...(compared && { reference: compared }),
+          },
+        ];
       });
       return {
         generation: generation.number,
@@ -385,6 +404,7 @@ export class Engine {
         queued: done.queued,
         running: done.running,
         batchRows: done.batchRows,
+        batch: done.batch,
         routes: Object.fromEntries(routes) as Record<Name, RouteAnswer>,
       };
     } finally {
@@ -393,19 +413,17 @@ export class Engine {
   }
 
   /** The member that answers for a route, and those that run beside it. */
-  #choose(generation: Generation, name: string, { key, revisions }: RunOptions) {
+  #choose(generation: Generation, name: string, { key, revisions }: RunOptions): Choice {
     const route = this.#route(generation, name);
     const asked = revisions && Object.hasOwn(revisions, name) ? revisions[name] : undefined;
     if (asked === undefined) {
-      return {
-        name,
-        member: route.pick(key === undefined ? undefined : `${name} ${key}`),
-        shadows: route.shadows,
-      };
+      const member = route.pick(key === undefined ? undefined : `${name} ${key}`);
+      const isCompared = route.compared && member !== route.main;
+      return { member, shadows: route.shadows, ...(isCompared && { reference: route.main }) };
     }
     const member = generation.members.get(asked);
     if (!member) throw notLoaded(asked);
-    return { name, member, shadows: [] };
+    return { member, shadows: [] };
   }
 
   async #digest(
@@ -477,6 +495,14 @@ export class Engine {
   }
 }
 
+/** Who runs for a route in one request. */
+interface Choice {
+  readonly member: Member;
+  readonly shadows: readonly Member[];
+  /** The main revision, to be compared with the canary that answers. */
+  readonly reference?: Member;
+}
+
 /** Earlier revisions that a route remembers. */
 const HISTORY = 32;
 
@@ -485,8 +511,7 @@ function answerOf(
   name: string,
   { revision, outputs, providers }: Member,
   { values, failures }: Done,
-  shadows: readonly ShadowAnswer[],
-): RouteAnswer {
+): Omit<RouteAnswer, "shadows"> {
   const made = [...outputs].map(([output, identity]) => {
     const value = values.get(identity);
     if (value) return [output, value] as const;
@@ -496,13 +521,13 @@ function answerOf(
     throw new PolyheadError(cause.code, message, { ...cause.details, route: name, revision }, { cause });
   });
   const through = providers.map((each) => each.revision);
-  return { revision, through, outputs: Object.fromEntries(made), shadows };
+  return { revision, through, outputs: Object.fromEntries(made) };
 }
 
 function shadowAnswer(member: Member, done: Done): ShadowAnswer {
   const { revision } = member;
   try {
-    return { revision, outputs: answerOf("shadow", member, done, []).outputs };
+    return { revision, outputs: answerOf("shadow", member, done).outputs };
   } catch (thrown) {
     return {
       revision,
@@ -515,6 +540,19 @@ function shadowAnswer(member: Member, done: Done): ShadowAnswer {
 /** Whether a request for other members has all that this one reads. */
 function isFedBy({ inputs }: Member, given: ReadonlyMap<Identity, Tensor>): boolean {
   return [...inputs.values()].every(({ identity }) => given.has(identity));
+}
+
+/** @throws PolyheadError INVALID_ARGUMENT for a weight that is not positive */
+function weightsOf(weights: Readonly<Record<string, number>>): ReadonlyMap<string, number> {
+  for (const [route, weight] of Object.entries(weights)) {
+    if (weight > 0 && Number.isFinite(weight)) continue;
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      `The route ${JSON.stringify(route)} has the weight ${weight}; expected a positive number.`,
+      { route, weight },
+    );
+  }
+  return new Map(Object.entries(weights));
 }
 
 function usesRevision({ revisions, shadows = [] }: RouteTarget, revision: string): boolean {

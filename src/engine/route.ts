@@ -19,19 +19,22 @@ export interface RouteTarget {
   readonly revisions: readonly WeightedRevision[];
   /** Revisions that run with the answering one, to be compared. */
   readonly shadows?: readonly string[];
+  /** Whether the main revision runs beside a canary that answers, to be compared with it; false by default. */
+  readonly compared?: boolean;
 }
 
 /** A route in a generation; never changed. */
 export class Route {
   readonly variants: readonly { readonly member: Member; readonly weight: number }[];
   readonly shadows: readonly Member[];
+  readonly compared: boolean;
 
   /**
    * @param find gives the loaded model of a revision, or throws
    * @throws PolyheadError INVALID_ARGUMENT for no revision, a revision twice or a weight that is not positive
    */
   constructor(target: RouteTarget, find: (revision: string) => Member) {
-    const { revisions, shadows = [] } = target;
+    const { revisions, shadows = [], compared = false } = target;
     const all = [...revisions.map(({ revision }) => revision), ...shadows];
     const isPlain = revisions.length > 0 && new Set(all).size === all.length;
     if (!isPlain || !revisions.every(({ weight }) => weight > 0 && Number.isFinite(weight))) {
@@ -43,6 +46,7 @@ export class Route {
     }
     this.variants = revisions.map(({ revision, weight }) => ({ member: find(revision), weight }));
     this.shadows = shadows.map(find);
+    this.compared = compared;
   }
 
   /** The revision that the route is for. */
@@ -57,6 +61,7 @@ export class Route {
     return {
       revisions: this.variants.map(({ member, weight }) => ({ revision: member.revision, weight })),
       shadows: this.shadows.map(({ revision }) => revision),
+      ...(this.compared && { compared: true }),
     };
   }
 

@@ -49,6 +49,8 @@ export interface Done extends PartResult {
   readonly running: number;
   /** Rows of all requests that ran with it; 0 when nothing had to run. */
   readonly batchRows: number;
+  /** The same for all requests that ran with it; 0 when nothing had to run. */
+  readonly batch: number;
 }
 
 interface Entry {
@@ -76,6 +78,7 @@ export class Scheduler {
   readonly #laneEnds = new Map<string, number>();
   #time = 0;
   #running = 0;
+  #batches = 0;
   /** Milliseconds that a row has lately taken, by what the batch reads, and over all. */
   readonly #paces = new Map<string, number>();
   #pace: number | undefined;
@@ -199,6 +202,7 @@ export class Scheduler {
       const isIdle = program.steps.length === 0;
       const result = isIdle ? NOTHING : await this.#runtime.run(program, batch.values);
       const running = performance.now() - start;
+      const number = isIdle ? 0 : ++this.#batches;
       if (!isIdle) this.#learn(key, running / batch.rows);
       for (const [at, partResult] of batch.split(result).entries()) {
         const [entry, part] = [entries[at], parts[at]];
@@ -210,6 +214,7 @@ export class Scheduler {
           queued: start - entry.since,
           running,
           batchRows: isIdle ? 0 : batch.rows,
+          batch: number,
         });
       }
     } catch (thrown) {

@@ -7,7 +7,9 @@ import { decodeImage, imageTensor } from "../vision/image.js";
 import type { Comparisons } from "./comparisons.js";
 import { commonPreprocessing, interpret } from "./images.js";
 import type { ImageRequest, ImageResult, InferenceRequest, InferenceResult, ServedModel } from "./service.js";
+import { spansOf } from "./spans.js";
 import type { Statistics } from "./statistics.js";
+import type { Observation } from "./trials.js";
 
 /** What answering needs of a deployment. */
 export interface AnsweringParts {
@@ -18,8 +20,8 @@ export interface AnsweringParts {
   readonly imagePixels: number;
   /** @throws PolyheadError NOT_FOUND */
   readonly model: (name: string, version?: string) => ServedModel;
-  /** Called after each answer and failure of a route. */
-  readonly judged: (route: string) => void;
+  /** Told of each answer and failure of a route. */
+  readonly observed: (route: string, revision: string, observation: Observation) => void;
 }
 
 /** Answers requests. */
@@ -77,7 +79,7 @@ export class Answering {
     inputs: Tensor | Readonly<Record<string, Tensor>>,
     digest: string | undefined,
   ): Promise<Answer> {
-    const { engine, statistics, comparisons, model, judged } = this.#parts;
+    const { engine, statistics, comparisons, model, observed } = this.#parts;
     const { routes, version, key, cache, timeout, signal } = request;
     const [first = ""] = routes;
     for (const name of routes) model(name, name === first ? version : undefined);
@@ -94,21 +96,26 @@ export class Answering {
       const answer = await engine.run(routes, inputs, options);
       const taken = performance.now() - start;
       const rows = rowsIn(inputs);
+      spansOf(answer);
       for (const name of routes) {
         statistics.answered(name, rows, taken, answer);
-        comparisons.add(name, answer, rows);
-        judged(name);
+        const agreement = comparisons.add(name, answer, rows);
+        const revision = answer.routes[name]?.revision ?? "";
+        observed(name, revision, { milliseconds: taken, failed: false, ...agreement });
       }
       return answer;
     } catch (thrown) {
       const error = asPolyheadError(thrown, "INTERNAL", "The request failed");
-      if (!CALLERS_FAULT.has(error.code)) {
-        const { route, revision } = error.details;
-        const name = typeof route === "string" ? route : first;
-        const main = engine.routes.get(name) ?? "";
-        statistics.failed(name, typeof revision === "string" ? revision : main, performance.now() - start);
-        judged(name);
+      if (CALLERS_FAULT.has(error.code)) {
+        for (const name of routes) statistics.refused(name, error.code);
+        throw error;
       }
+      const { route, revision } = error.details;
+      const name = typeof route === "string" ? route : first;
+      const failing = typeof revision === "string" ? revision : (engine.routes.get(name) ?? "");
+      const milliseconds = performance.now() - start;
+      statistics.failed(name, failing, milliseconds);
+      observed(name, failing, { milliseconds, failed: true, compared: 0, agreed: 0 });
       throw error;
     }
   }

@@ -1,58 +1,69 @@
-/** How shadows follow the revisions that answer: outputs of both on the same features, compared row by row. */
+/**
+ * How shadows follow the revisions that answer, and canaries the main revision: outputs of both on the same features,
+ * compared row by row. Numbers only grow; they begin anew with the process.
+ */
 import type { Answer } from "../engine/index.js";
 import { sameShape } from "../tensor/shape.js";
 import { type Tensor, toNumbers } from "../tensor/tensor.js";
 import type { Comparison } from "./service.js";
 
-interface Account {
-  rows: number;
-  failed: number;
+/** What was compared of one revision of one route. */
+export interface ComparisonAccount {
+  readonly route: string;
+  readonly revision: string;
+  readonly rows: number;
+  readonly failed: number;
   /** Rows of classifiers, and those with the same first class. */
-  classified: number;
-  agreed: number;
+  readonly classified: number;
+  readonly agreed: number;
   /** Elements that were compared, and their differences. */
-  elements: number;
-  difference: number;
-  largest: number;
-  /** Milliseconds of what ran for the shadow alone, its share of a batch. */
-  milliseconds: number;
+  readonly elements: number;
+  readonly difference: number;
+  readonly largest: number;
+  /** Milliseconds of what ran for the comparison alone, its share of a batch. */
+  readonly milliseconds: number;
 }
 
-/** Comparisons by route and shadow. */
+type Account = { -readonly [Name in keyof ComparisonAccount]: ComparisonAccount[Name] };
+
+/** Rows that two revisions classified, and those with the same first class. */
+export interface Agreement {
+  readonly compared: number;
+  readonly agreed: number;
+}
+
+/** Comparisons by route and revision. */
 export class Comparisons {
   readonly #accounts = new Map<string, Map<string, Account>>();
 
-  /** An answer with what its shadows made. */
-  add(route: string, { ran, batchRows, routes }: Answer, rows: number): void {
-    const answer = routes[route];
-    if (!answer) return;
-    const { revision: main, outputs } = answer;
-    for (const { revision, outputs: made } of answer.shadows) {
-      const account = this.#of(route, revision);
-      for (const { usedBy, milliseconds } of ran) {
-        const isOwn = usedBy.includes(revision) && !usedBy.includes(main);
-        if (isOwn && batchRows > 0) account.milliseconds += (milliseconds * rows) / batchRows;
-      }
+  /** An answer with what ran beside it. @returns how a canary that answered agrees with the main revision */
+  add(route: string, answer: Answer, rows: number): Agreement {
+    const { revision, outputs, shadows, reference } = answer.routes[route] ?? NOTHING;
+    for (const shadow of shadows) {
+      const account = this.#of(route, shadow.revision);
+      account.milliseconds += costOf(answer, shadow.revision, revision, rows);
       account.rows += rows;
-      if (!made) account.failed += rows;
-      for (const [name, value] of Object.entries(made ?? {})) compare(account, outputs[name], value);
+      if (shadow.outputs) compare(account, outputs, shadow.outputs);
+      else account.failed += rows;
     }
+    if (!reference) return { compared: 0, agreed: 0 };
+    const account = this.#of(route, revision);
+    const { classified, agreed } = account;
+    account.milliseconds += costOf(answer, reference.revision, revision, rows);
+    account.rows += rows;
+    // That the main revision failed is no fault of the canary: there is nothing to compare it with.
+    if (reference.outputs) compare(account, reference.outputs, outputs);
+    return { compared: account.classified - classified, agreed: account.agreed - agreed };
   }
 
-  /** What is known of a route's shadows; forgotten for revisions that are none any more. */
-  report(route: string, shadows: readonly string[]): Comparison[] {
-    return shadows.map((revision) => {
-      const account = this.#of(route, revision);
-      const { rows, failed, classified, agreed, elements, difference, largest, milliseconds } = account;
-      return {
-        revision,
-        rows,
-        failed,
-        cost: rows > 0 ? milliseconds / rows : 0,
-        ...(classified > 0 && { agreement: agreed / classified }),
-        ...(elements > 0 && { meanDifference: difference / elements, maxDifference: largest }),
-      };
-    });
+  /** What is known of some of a route's revisions. */
+  report(route: string, revisions: readonly string[]): Comparison[] {
+    return revisions.map((revision) => shown(this.#of(route, revision)));
+  }
+
+  /** Everything that was compared since the process began. */
+  get all(): readonly ComparisonAccount[] {
+    return [...this.#accounts.values()].flatMap((accounts) => [...accounts.values()]);
   }
 
   #of(route: string, revision: string): Account {
@@ -61,6 +72,8 @@ export class Comparisons {
     const known = accounts.get(revision);
     if (known) return known;
     const made = {
+      route,
+      revision,
       rows: 0,
       failed: 0,
       classified: 0,
@@ -75,16 +88,46 @@ export class Comparisons {
   }
 }
 
-function compare(account: Account, expected: Tensor | undefined, got: Tensor): void {
+const NOTHING = { revision: "", outputs: {}, shadows: [], reference: undefined };
+
+function shown(account: ComparisonAccount): Comparison {
+  const { revision, rows, failed, classified, agreed, elements, difference, largest, milliseconds } = account;
+  return {
+    revision,
+    rows,
+    failed,
+    cost: rows > 0 ? milliseconds / rows : 0,
+    ...(classified > 0 && { agreement: agreed / classified }),
+    ...(elements > 0 && { meanDifference: difference / elements, maxDifference: largest }),
+  };
+}
+
+/** Milliseconds of the segments that ran for one revision and not for the one that answers. */
+function costOf({ ran, batchRows }: Answer, revision: string, answering: string, rows: number): number {
+  if (batchRows === 0) return 0;
+  const own = ran.filter(({ usedBy }) => usedBy.includes(revision) && !usedBy.includes(answering));
+  return own.reduce((sum, { milliseconds }) => sum + (milliseconds * rows) / batchRows, 0);
+}
+
+function compare(
+  account: Account,
+  expected: Readonly<Record<string, Tensor>>,
+  got: Readonly<Record<string, Tensor>>,
+): void {
+  for (const [name, value] of Object.entries(got)) compareTensor(account, expected[name], value);
+}
+
+function compareTensor(account: Account, expected: Tensor | undefined, got: Tensor): void {
   const isNumeric = ArrayBuffer.isView(got.data) && expected?.dtype === got.dtype;
   if (!expected || !isNumeric || !sameShape(expected.shape, got.shape)) return;
   const [left, right] = [toNumbers(expected), toNumbers(got)];
   for (const [at, value] of left.entries()) {
     const difference = Math.abs(value - (right[at] ?? Number.NaN));
+    if (!Number.isFinite(difference)) continue;
+    account.elements++;
     account.difference += difference;
     account.largest = Math.max(account.largest, difference);
   }
-  account.elements += left.length;
   const [rows = 0, classes = 0] = got.shape;
   if (got.shape.length !== 2 || classes < 2) return;
   for (let row = 0; row < rows; row++) {

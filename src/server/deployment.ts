@@ -6,11 +6,13 @@
 import { asPolyheadError, PolyheadError } from "../base/errors.js";
 import type { Engine, LoadedModel } from "../engine/index.js";
 import { toEvaluation } from "../onnx/evaluation.js";
+import type { Model } from "../onnx/model.js";
 import { readModel } from "../onnx/read.js";
 import type { Route, RouteChange, RoutesDocument, Store } from "../store/index.js";
 import { isRetargeting, retargeted, routeTo, withCandidate } from "../store/index.js";
 import { Answering } from "./answering.js";
 import { Comparisons } from "./comparisons.js";
+import { prometheusText } from "./metrics.js";
 import { DEFAULT_LIMITS } from "./protocol/limits.js";
 import type {
   Author,
@@ -28,6 +30,7 @@ import type {
 } from "./service.js";
 import { Statistics } from "./statistics.js";
 import { fromStored, historyOf, toEngine, toStored } from "./targets.js";
+import { type Observation, Trials } from "./trials.js";
 
 /** Settings of a deployment. */
 export interface DeploymentOptions {
@@ -48,10 +51,10 @@ export class Deployment implements Service {
   readonly #log: (event: Readonly<Record<string, unknown>>) => void;
   readonly #statistics = new Statistics();
   readonly #comparisons = new Comparisons();
+  readonly #trials = new Trials();
   readonly #answering: Answering;
   /** Why routes of the store do not run. */
   readonly #unavailable = new Map<string, string>();
-  readonly #judging = new Set<string>();
   /** Routes as clients see them, one entry a revision, until something changes. */
   readonly #served = new Map<string, readonly ServedModel[]>();
   #document: RoutesDocument;
@@ -71,7 +74,7 @@ export class Deployment implements Service {
       comparisons: this.#comparisons,
       imagePixels: options.imagePixels ?? DEFAULT_LIMITS.imagePixels,
       model: (name, version) => this.model(name, version),
-      judged: (route) => this.#judge(route),
+      observed: (route, revision, observation) => this.#observe(route, revision, observation),
     });
   }
 
@@ -195,13 +198,15 @@ export class Deployment implements Service {
     const stored = this.#document.routes.get(name);
     const { metadata } = this.model(name);
     const target = stored ? fromStored(stored) : plainTarget(this.#engine.routes.get(name) ?? "");
+    const canaries = target.revisions.slice(1).map(({ revision }) => revision);
+    const compared = target.limits?.agreement === undefined ? [] : canaries;
     return {
       name,
       ...target,
       task: metadata.task,
       labels: metadata.labels?.length,
       ...this.#statistics.totals(name),
-      comparisons: this.#comparisons.report(name, target.shadows),
+      comparisons: this.#comparisons.report(name, [...compared, ...target.shadows]),
     };
   }
 
@@ -214,27 +219,71 @@ export class Deployment implements Service {
 
   async addModel(file: Uint8Array, route: string | undefined, author: Author): Promise<string> {
     const { model } = toEvaluation(await readModel(file));
+    return this.#change(() => this.#add(model, route, author));
+  }
+
+  /**
+   * Makes a model in evaluation mode answer for a route at once, a new one or one that is there, whose shadows stay.
+   * @returns its revision
+   * @throws PolyheadError what loading throws; then the route is what it was
+   */
+  async putLive(model: Model, route: string, author: Author): Promise<string> {
     return this.#change(async () => {
       const revision = await this.#engine.load(model);
-      await this.#store.put(model, { title: `${route ?? revision.slice(0, 12)}.onnx` });
-      if (route === undefined) return revision;
-      if (!this.#engine.routes.has(route)) {
-        await this.#put({ [route]: routeTo(revision) }, author, "add");
-        return revision;
-      }
-      const { by, reason = `added ${revision.slice(0, 12)}, to be switched to` } = author;
-      const document = await this.#store.change(
-        (routes) => routes.set(route, withCandidate(routes.get(route) ?? routeTo(revision), revision)),
-        { by, reason, action: "add" },
-      );
-      await this.#apply(document);
+      await this.#store.put(model, { title: `${route}.onnx` });
+      const shadows = (this.#document.routes.get(route)?.shadows ?? []).filter((each) => each !== revision);
+      const target = { ...routeTo(revision), ...(shadows.length > 0 && { shadows }) };
+      await this.#put({ [route]: target }, author, "switch");
       return revision;
     });
   }
 
+  /**
+   * Keeps a model in evaluation mode for others to read.
+   * @returns its revision
+   * @throws PolyheadError what loading throws
+   */
+  async keep(model: Model, title: string): Promise<string> {
+    return this.#change(async () => {
+      const revision = await this.#engine.load(model);
+      await this.#store.put(model, { title });
+      this.#served.clear();
+      return revision;
+    });
+  }
+
+  /** Whether the store's routes or their history know a revision under a route. */
+  knows(route: string, revision: string): boolean {
+    const past = this.#document.history.flatMap(({ routes }) => routes.filter(({ name }) => name === route));
+    const targets = [this.#document.routes.get(route), ...past.flatMap(({ from, to }) => [from, to])];
+    return targets.some((each) => each?.targets.some((target) => target.revision === revision));
+  }
+
+  async #add(model: Model, route: string | undefined, author: Author): Promise<string> {
+    const revision = await this.#engine.load(model);
+    await this.#store.put(model, { title: `${route ?? revision.slice(0, 12)}.onnx` });
+    if (route === undefined) return revision;
+    if (!this.#engine.routes.has(route)) {
+      await this.#put({ [route]: routeTo(revision) }, author, "add");
+      return revision;
+    }
+    const { by, reason = `added ${revision.slice(0, 12)}, to be switched to` } = author;
+    const document = await this.#store.change(
+      (routes) => routes.set(route, withCandidate(routes.get(route) ?? routeTo(revision), revision)),
+      { by, reason, action: "add" },
+    );
+    await this.#apply(document);
+    return revision;
+  }
+
   setTargets(changes: Readonly<Record<string, RouteTarget>>, author: Author): Promise<number> {
     return this.#change(async () => {
-      for (const name of Object.keys(changes)) if (!this.#engine.routes.has(name)) throw this.#noRoute(name);
+      for (const [name, { limits }] of Object.entries(changes)) {
+        if (!this.#engine.routes.has(name)) throw this.#noRoute(name);
+        const { task } = this.model(name).metadata;
+        if (limits?.agreement !== undefined && task !== undefined && task !== "classification")
+          throw noAgreement(name, task);
+      }
       const wanted = Object.entries(changes).map(([name, target]) => [name, toStored(target)] as const);
       return this.#put(Object.fromEntries(wanted), author, "switch");
     });
@@ -280,13 +329,17 @@ export class Deployment implements Service {
   metrics(): string {
     const { queued, running } = this.#engine.work;
     const { bytes, entries } = this.#engine.cache;
-    return this.#statistics.prometheus({
-      polyhead_queued_requests: queued,
-      polyhead_running_batches: running,
-      polyhead_cache_bytes: bytes,
-      polyhead_cache_entries: entries,
-      polyhead_generation: this.#engine.generation,
-      polyhead_routes: this.#engine.routes.size,
+    return prometheusText({
+      statistics: this.#statistics,
+      comparisons: this.#comparisons,
+      gauges: {
+        polyhead_queued_requests: ["Requests that wait.", queued],
+        polyhead_running_batches: ["Batches that run.", running],
+        polyhead_cache_bytes: ["Features in the cache.", bytes],
+        polyhead_cache_entries: ["Inputs in the cache.", entries],
+        polyhead_generation: ["The engine's generation.", this.#engine.generation],
+        polyhead_routes: ["Routes that answer.", this.#engine.routes.size],
+      },
     });
   }
 
@@ -306,9 +359,7 @@ export class Deployment implements Service {
       },
       { by, reason: reason ?? action, action },
     );
-    const generation = await this.#apply(document);
-    this.#statistics.switched();
-    return generation;
+    return this.#apply(document);
   }
 
   /**
@@ -334,7 +385,9 @@ export class Deployment implements Service {
     for (const name of this.#engine.routes.keys()) if (!document.routes.has(name)) changes[name] = null;
     const generation = await this.#engine.assign(changes);
     this.#served.clear();
+    for (const name of changedRoutes(this.#document, document)) this.#statistics.switched(name);
     this.#document = document;
+    this.#trials.follow(document.routes);
     await this.#unloadRest();
     this.#served.clear();
     return generation;
@@ -412,27 +465,28 @@ export class Deployment implements Service {
     });
   }
 
-  /** Rolls a canary back that has crossed its limits. */
-  #judge(name: string): void {
+  /** Counts for a canary on trial what it did, and takes it away when it has crossed its limits. */
+  #observe(name: string, revision: string, observation: Observation): void {
+    this.#trials.observe(name, revision, observation);
+    const reason = this.#trials.verdict(name, revision);
+    if (reason === undefined) return;
+    this.#trials.end(name);
+    this.#change(() => this.#removeCanary(name, revision, reason)).catch((thrown) => {
+      this.#trials.restart(name);
+      this.#report("rollback", thrown, { route: name });
+    });
+  }
+
+  async #removeCanary(name: string, canary: string, reason: string): Promise<void> {
     const route = this.#document.routes.get(name);
-    const [main, canary] = route?.targets ?? [];
-    const limits = route && fromStored(route).limits;
-    if (!main || !canary || !limits || this.#judging.has(name)) return;
-    const { requests, failed } = this.#statistics.totals(name, canary.revision);
-    if (requests < Math.max(1, limits.requests)) return;
-    const latency = this.#statistics.latency(name, canary.revision) ?? 0;
-    const reasons = [
-      failed / requests > (limits.errorRate ?? 1) ? `${failed} of ${requests} requests failed` : "",
-      latency > (limits.latency ?? Number.POSITIVE_INFINITY)
-        ? `the 99th percentile is ${latency.toFixed(1)} ms`
-        : "",
-    ].filter((reason) => reason !== "");
-    if (reasons.length === 0) return;
-    this.#judging.add(name);
-    const reason = `the canary ${canary.revision.slice(0, 12)} crossed its limits: ${reasons.join(", ")}`;
-    this.#change(() => this.#put({ [name]: routeTo(main.revision) }, { by: "polyhead", reason }, "rollback"))
-      .catch((thrown) => this.#report("rollback", thrown, { route: name }))
-      .finally(() => this.#judging.delete(name));
+    const [main, ...canaries] = route?.targets ?? [];
+    // Somebody may have changed the route meanwhile; then it is no concern of this trial any more.
+    if (!route || !main || !canaries.some(({ revision }) => revision === canary)) return;
+    const others = canaries.filter(({ revision }) => revision !== canary);
+    const { limits: _, ...rest } = route;
+    const after = others.length > 0 ? { ...route, targets: [main, ...others] } : { ...rest, targets: [main] };
+    await this.#put({ [name]: after }, { by: "polyhead", reason }, "rollback");
+    this.#log({ level: "warn", what: "rollback", route: name, message: reason });
   }
 
   /** What the last changes led away from. */
@@ -477,6 +531,23 @@ export class Deployment implements Service {
 
 /** Changes whose earlier revisions stay loaded, so that going back is as quick as a switch. */
 const REMEMBERED = 16;
+
+/** Routes that answer otherwise in one document than in the other. */
+function changedRoutes(before: RoutesDocument, after: RoutesDocument): string[] {
+  const names = new Set([...before.routes.keys(), ...after.routes.keys()]);
+  const routeOf = ({ routes }: RoutesDocument, name: string) => routes.get(name) ?? null;
+  return [...names].filter((name) =>
+    isRetargeting({ from: routeOf(before, name), to: routeOf(after, name) }),
+  );
+}
+
+function noAgreement(route: string, task: string): PolyheadError {
+  return new PolyheadError(
+    "INVALID_ARGUMENT",
+    `The route ${JSON.stringify(route)} has the task ${JSON.stringify(task)}; agreement is about the first class of classifiers, so limit errors and latency only.`,
+    { route, task },
+  );
+}
 
 function plainTarget(revision: string): RouteTarget {
   return { revisions: [{ revision, weight: 1 }], shadows: [] };

@@ -141,7 +141,10 @@ export interface CanaryLimits {
   readonly errorRate?: number | undefined;
   /** Milliseconds at the 99th percentile. */
   readonly latency?: number | undefined;
-  /** Least share of answers that agree with the main revision, where both saw the features. */
+  /**
+   * Least share of rows with the same first class as the main revision's, which then runs beside the canary on
+   * everything that the canary answers. For heads that classify.
+   */
   readonly agreement?: number | undefined;
 }
 

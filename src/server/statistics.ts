@@ -1,43 +1,50 @@
 /**
- * What happened to each revision of each route, counted: the statistics extension's answer, and the metrics in
- * Prometheus' text format. Numbers only grow; they begin anew with the process.
+ * What happened to each revision of each route, counted: the statistics extension's answer, and what the metrics are
+ * made of. Numbers only grow; they begin anew with the process.
  */
 import type { Answer } from "../engine/index.js";
 import type { DurationStatistic, ModelStatistics } from "./service.js";
 
 /** Upper bounds of the latency histogram, in seconds. */
-const BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
+export const LATENCY_BUCKETS = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10];
 
 interface Sum {
   count: number;
   ns: number;
 }
 
-interface Counts {
+/** The account of one revision of one route. */
+export interface Counts {
   readonly route: string;
   readonly revision: string;
+  /** Milliseconds since the epoch. */
   lastInference: number;
   rows: number;
-  runs: number;
   readonly success: Sum;
   readonly fail: Sum;
   readonly queue: Sum;
   readonly infer: Sum;
   readonly hit: Sum;
   readonly miss: Sum;
+  /** Nanoseconds in segments that others share, and in those of this revision alone; its share of each batch. */
+  backbone: number;
+  head: number;
+  /** Runs by the number of rows that ran together. */
   readonly batches: Map<number, Sum>;
+  /** Answers by latency, one more than there are bounds. */
   readonly buckets: number[];
-  /** Milliseconds of the newest answers, for limits of canaries. */
-  readonly latest: number[];
+  /** Runs that are counted already, so that requests of one batch are one run. */
+  readonly counted: Set<number>;
 }
 
-/** Latencies that are remembered of each revision. */
-const LATEST = 1000;
+/** Batches that are remembered as counted; the requests of one batch are answered together. */
+const COUNTED = 64;
 
 /** Counters by route and revision. */
 export class Statistics {
   readonly #counts = new Map<string, Counts>();
-  #switches = 0;
+  readonly #switches = new Map<string, number>();
+  readonly #refusals = new Map<string, { route: string; code: string; count: number }>();
 
   /** An answer was given. */
   answered(route: string, rows: number, milliseconds: number, answer: Answer): void {
@@ -45,19 +52,29 @@ export class Statistics {
     const counts = this.#of(route, revision);
     counts.lastInference = Date.now();
     counts.rows += rows;
-    if (answer.batchRows > 0) counts.runs++;
     add(counts.success, milliseconds);
     add(counts.queue, answer.queued);
     add(counts.infer, answer.running);
     add(answer.cached ? counts.hit : counts.miss, answer.running);
-    const batch = counts.batches.get(answer.batchRows) ?? { count: 0, ns: 0 };
-    counts.batches.set(answer.batchRows, batch);
-    add(batch, answer.running);
-    const bucket = BUCKETS.findIndex((bound) => milliseconds / 1000 <= bound);
-    const place = bucket < 0 ? BUCKETS.length : bucket;
+    if (answer.batch > 0 && !counts.counted.has(answer.batch)) {
+      const batch = counts.batches.get(answer.batchRows) ?? { count: 0, ns: 0 };
+      counts.batches.set(answer.batchRows, batch);
+      add(batch, answer.running);
+      counts.counted.add(answer.batch);
+      for (const oldest of counts.counted) {
+        if (counts.counted.size <= COUNTED) break;
+        counts.counted.delete(oldest);
+      }
+    }
+    for (const { usedBy, milliseconds: taken } of answer.ran) {
+      if (!usedBy.includes(revision)) continue;
+      const share = Math.round((1e6 * taken * rows) / Math.max(1, answer.batchRows));
+      if (usedBy.length > 1) counts.backbone += share;
+      else counts.head += share;
+    }
+    const bucket = LATENCY_BUCKETS.findIndex((bound) => milliseconds / 1000 <= bound);
+    const place = bucket < 0 ? LATENCY_BUCKETS.length : bucket;
     counts.buckets[place] = (counts.buckets[place] ?? 0) + 1;
-    counts.latest.push(milliseconds);
-    if (counts.latest.length > LATEST) counts.latest.shift();
   }
 
   /** A request failed. */
@@ -65,24 +82,41 @@ export class Statistics {
     add(this.#of(route, revision).fail, milliseconds);
   }
 
-  /** Routes were changed. */
-  switched(): void {
-    this.#switches++;
+  /** A request was turned away, or given up by its caller. */
+  refused(route: string, code: string): void {
+    const key = JSON.stringify([route, code]);
+    const counts = this.#refusals.get(key) ?? { route, code, count: 0 };
+    this.#refusals.set(key, counts);
+    counts.count++;
   }
 
-  /** Requests and failures of a route, all its revisions together, or of one. */
-  totals(route: string, revision?: string): { requests: number; failed: number } {
-    const own = this.#select(route, revision);
+  /** A route was changed. */
+  switched(route: string): void {
+    this.#switches.set(route, (this.#switches.get(route) ?? 0) + 1);
+  }
+
+  /** The accounts of all revisions that ever answered or failed. */
+  get all(): readonly Counts[] {
+    return [...this.#counts.values()];
+  }
+
+  /** Changes by route. */
+  get switches(): ReadonlyMap<string, number> {
+    return this.#switches;
+  }
+
+  /** Requests that did not run, by route and code of the catalogue. */
+  get refusals(): readonly { readonly route: string; readonly code: string; readonly count: number }[] {
+    return [...this.#refusals.values()];
+  }
+
+  /** Requests and failures of a route, all its revisions together. */
+  totals(route: string): { requests: number; failed: number } {
+    const own = this.#select(route);
     return {
       requests: own.reduce((sum, { success, fail }) => sum + success.count + fail.count, 0),
       failed: own.reduce((sum, { fail }) => sum + fail.count, 0),
     };
-  }
-
-  /** The 99th percentile of a revision's latest answers, in milliseconds; undefined before the first. */
-  latency(route: string, revision: string): number | undefined {
-    const latest = this.#select(route, revision).flatMap((counts) => counts.latest);
-    return latest.sort((a, b) => a - b)[Math.floor(0.99 * (latest.length - 1))];
   }
 
   /** The statistics extension's account; of one route, or one revision of it, or of all. */
@@ -92,7 +126,7 @@ export class Statistics {
       version: counts.revision,
       lastInference: counts.lastInference,
       inferenceCount: counts.rows,
-      executionCount: counts.runs,
+      executionCount: [...counts.batches.values()].reduce((sum, { count }) => sum + count, 0),
       success: shown(counts.success),
       fail: shown(counts.fail),
       queue: shown(counts.queue),
@@ -103,59 +137,6 @@ export class Statistics {
       cacheMiss: shown(counts.miss),
       batches: [...counts.batches].map(([size, infer]) => ({ size, infer: shown(infer) })),
     }));
-  }
-
-  /**
-   * All of it in Prometheus' text format.
-   * @param gauges further values of now, by name
-   */
-  prometheus(gauges: Readonly<Record<string, number>>): string {
-    const all = [...this.#counts.values()];
-    const labels = ({ route, revision }: Counts) =>
-      `route="${escaped(route)}",revision="${escaped(revision.slice(0, 12))}"`;
-    const family = (name: string, type: string, help: string, lines: readonly string[]) =>
-      [`# HELP ${name} ${help}`, `# TYPE ${name} ${type}`, ...lines].join("\n");
-    const counter = (name: string, help: string, value: (counts: Counts) => number) =>
-      family(
-        name,
-        "counter",
-        help,
-        all.map((each) => `${name}{${labels(each)}} ${value(each)}`),
-      );
-    const seconds = ({ ns }: Sum) => ns / 1e9;
-    const histogram = all.flatMap((each) => {
-      let sum = 0;
-      const lines = [...BUCKETS, Number.POSITIVE_INFINITY].map((bound, at) => {
-        sum += each.buckets[at] ?? 0;
-        const le = Number.isFinite(bound) ? bound : "+Inf";
-        return `polyhead_request_seconds_bucket{${labels(each)},le="${le}"} ${sum}`;
-      });
-      return [
-        ...lines,
-        `polyhead_request_seconds_sum{${labels(each)}} ${seconds(each.success)}`,
-        `polyhead_request_seconds_count{${labels(each)}} ${each.success.count}`,
-      ];
-    });
-    const families = [
-      counter("polyhead_requests_total", "Answered requests.", ({ success }) => success.count),
-      counter("polyhead_failures_total", "Failed requests.", ({ fail }) => fail.count),
-      counter("polyhead_rows_total", "Answered rows.", ({ rows }) => rows),
-      counter(
-        "polyhead_cache_hits_total",
-        "Requests whose features came from the cache.",
-        ({ hit }) => hit.count,
-      ),
-      counter("polyhead_queue_seconds_total", "Time in the queue.", ({ queue }) => seconds(queue)),
-      counter("polyhead_run_seconds_total", "Time from there to the result.", ({ infer }) => seconds(infer)),
-      family("polyhead_request_seconds", "histogram", "Time from admission to answer.", histogram),
-      family("polyhead_switches_total", "counter", "Changes of routes.", [
-        `polyhead_switches_total ${this.#switches}`,
-      ]),
-      ...Object.entries(gauges).map(([name, value]) =>
-        family(name, "gauge", `${name} now.`, [`${name} ${value}`]),
-      ),
-    ];
-    return `${families.join("\n")}\n`;
   }
 
   #select(route?: string, revision?: string): Counts[] {
@@ -176,7 +157,6 @@ export class Statistics {
       revision,
       lastInference: 0,
       rows: 0,
-      runs: 0,
       success: sum(),
       fail: sum(),
       queue: sum(),
@@ -184,8 +164,10 @@ export class Statistics {
       hit: sum(),
       miss: sum(),
       batches: new Map(),
+      backbone: 0,
+      head: 0,
       buckets: [],
-      latest: [],
+      counted: new Set(),
     };
     this.#counts.set(key, made);
     return made;
@@ -199,8 +181,4 @@ function add(sum: Sum, milliseconds: number): void {
 
 function shown({ count, ns }: Sum): DurationStatistic {
   return { count, ns };
-}
-
-function escaped(text: string): string {
-  return text.replaceAll("\\", "\\\\").replaceAll('"', '\\"').replaceAll("\n", "\\n");
 }

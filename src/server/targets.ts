@@ -30,8 +30,8 @@ export function fromStored({ targets, shadows = [], limits }: Route): RouteTarge
 }
 
 /** As the engine runs it. */
-export function toEngine({ targets, shadows = [] }: Route): EngineTarget {
-  return { revisions: targets, shadows };
+export function toEngine({ targets, shadows = [], limits }: Route): EngineTarget {
+  return { revisions: targets, shadows, ...(limits?.minAgreement !== undefined && { compared: true }) };
 }
 
 /** A change of the store's history, one entry for each route. */

@@ -1,7 +1,7 @@
 /** `serve` as tools start it: real processes on free ports, with small models. */
 import { type ChildProcess, execFile, spawn } from "node:child_process";
 import { once } from "node:events";
-import { access, cp, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
+import { access, cp, mkdir, mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -225,6 +225,24 @@ describe("polyhead serve", () => {
     );
   });
 
+  it("makes the files of a watched folder go live, and has weights for routes", async () => {
+    const drops = join(store, "..", "drops");
+    await mkdir(drops);
+    const server = await start(["--watch", drops, "--weights", "sum=3", "--weights", "fresh=0.5"]);
+    await cp(join(folder, "ten.onnx"), join(drops, "fresh.onnx"));
+    await writeFile(join(drops, "broken.onnx"), "not a model");
+    await until(
+      async () => (await ask(server, "fresh")).y?.[0] === 12,
+      () => `the file did not go live; ${server.log()}`,
+    );
+    const lines = server.log().trim().split("\n");
+    expect(lines.map((line) => JSON.parse(line))).toContainEqual(
+      expect.objectContaining({ what: "watch", file: "broken.onnx", code: expect.any(String) }),
+    );
+    server.child.kill("SIGTERM");
+    expect(await ended(server.child)).toEqual({ status: 0, signal: null });
+  });
+
   it("takes flags over variables over the file, and tokens from all of them", async () => {
     const config = join(folder, "serve.json");
     await writeFile(
@@ -246,6 +264,8 @@ describe("polyhead serve", () => {
     ["an address of all the world without tokens", ["--http", "0.0.0.0:0"], {}, /tokens/],
     ["a number that is none", ["--workers", "many"], {}, /command line: workers/],
     ["a variable that is wrong", [], { POLYHEAD_QUEUE_LIMIT: "0" }, /environment: queueLimit/],
+    ["a weight that is none", ["--weights", "sum=0"], {}, /weights/],
+    ["a folder to watch that is not there", ["--watch", "nowhere"], {}, /nowhere/],
     ["an unknown limit", ["--limits", "everything=1"], {}, /limits/],
     ["a certificate without a key", ["--tls-cert", "cert.pem"], {}, /key/],
     ["a port that is none", ["--http", "127.0.0.1:70000"], {}, /65535/],

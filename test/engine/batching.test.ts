@@ -210,6 +210,32 @@ describe("requests that wait together", () => {
   });
 });
 
+describe("routes with weights", () => {
+  it("get rows in proportion while requests wait", async () => {
+    const gate = new Gate();
+    const { engine, trunk } = await start(gate, { batchRows: 1, weights: { heavy: 3, absent: 9 } });
+    await engine.add("heavy", linear(trunk, 1));
+    await engine.add("light", linear(trunk, 2));
+    const blocked = await block(engine, gate);
+    const order: string[] = [];
+    const send = (route: string, seed: number) =>
+      engine.run([route], picture(1, seed)).then(() => order.push(route));
+    const sent = Array.from({ length: 24 }, (_, at) => [send("light", at), send("heavy", at)]).flat();
+    gate.open();
+    await blocked.done;
+    await Promise.all(sent);
+    const early = order.slice(0, 24).filter((route) => route === "heavy").length;
+    expect(early).toBeGreaterThanOrEqual(17);
+    expect(early).toBeLessThanOrEqual(19);
+  });
+
+  it("are refused when they are not positive", async () => {
+    await expect(start(new Gate(), { weights: { heavy: 0 } })).rejects.toMatchObject({
+      code: "INVALID_ARGUMENT",
+    });
+  });
+});
+
 describe("a request that cannot be answered", () => {
   it("is refused at once when too many wait, with the time to come back", async () => {
     const gate = new Gate();

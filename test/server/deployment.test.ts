@@ -1,70 +1,21 @@
 /** The service over a real engine and a real store: routes, switches, shadows, canaries, restarts, other processes. */
-import { mkdtemp, readFile, rm } from "node:fs/promises";
-import { tmpdir } from "node:os";
+import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import sharp from "sharp";
 import { afterEach, describe, expect, it } from "vitest";
 import { loadModel } from "../../src/files/disk.js";
-import { openEngine } from "../../src/index.js";
 import { readMetadata, withMetadata } from "../../src/onnx/metadata.js";
-import { graph, type Model, model, node, valueInfo } from "../../src/onnx/model.js";
-import { splitModel } from "../../src/onnx/split.js";
-import { weight } from "../../src/onnx/weight.js";
 import { modelBytes } from "../../src/onnx/write.js";
-import { Deployment, type DeploymentOptions } from "../../src/server/deployment.js";
+import type { Deployment } from "../../src/server/deployment.js";
 import { Store } from "../../src/store/index.js";
 import { readNpz } from "../../src/tensor/npz.js";
-import { float32, type Tensor, toNumbers } from "../../src/tensor/tensor.js";
+import { toNumbers } from "../../src/tensor/tensor.js";
 import { fixturesDir, hasFixtures } from "../fixtures.js";
+import { backbone, deploy, endDeployments, head, image, newFolder, scoresOf } from "./small-deployment.js";
 
-const open: { close(): Promise<void> }[] = [];
-const folders: string[] = [];
-afterEach(async () => {
-  for (const each of open.splice(0)) await each.close();
-  for (const each of folders.splice(0)) await rm(each, { recursive: true, force: true });
-});
+afterEach(endDeployments);
 
 const author = { by: "test" };
-
-async function newFolder(): Promise<string> {
-  const made = await mkdtemp(join(tmpdir(), "deployment-"));
-  folders.push(made);
-  return made;
-}
-
-async function deploy(folder: string, options: DeploymentOptions = {}): Promise<Deployment> {
-  const made = await Deployment.open(await Store.open(folder), await openEngine(), {
-    version: "1",
-    ...options,
-  });
-  open.push(made);
-  return made;
-}
-
-/** The mean of each of two channels. */
-async function backbone(): Promise<Model> {
-  const main = graph("backbone", {
-    nodes: [node("Relu", ["image"], ["maps"]), node("GlobalAveragePool", ["maps"], ["mean"])],
-    inputs: [valueInfo("image", "float32", ["n", 2, 2, 2])],
-    outputs: [valueInfo("mean", "float32", ["n", 2, 1, 1])],
-    weights: [],
-  });
-  return (await splitModel(model(main), { at: ["mean"] })).backbone;
-}
-
-function head(of: Model, factors: readonly number[]): Model {
-  const main = graph("head", {
-    nodes: [node("Flatten", ["mean"], ["flat"]), node("Gemm", ["flat", "w"], ["scores"])],
-    inputs: [valueInfo("mean", "float32", ["n", 2, 1, 1])],
-    outputs: [valueInfo("scores", "float32", ["n", 2])],
-    weights: [weight("w", float32([2, 2], factors))],
-  });
-  return withMetadata(model(main), { role: "head", taps: readMetadata(of).taps ?? [], labels: ["a", "b"] });
-}
-
-const image = float32([1, 2, 2, 2], [1, 1, 1, 1, 3, 3, 3, 3]);
-const scoresOf = (outputs: Readonly<Record<string, Tensor>> | undefined) =>
-  outputs?.scores ? [...toNumbers(outputs.scores)] : [];
 
 describe("a deployment", () => {
   it("gives heads routes, switches and rolls back, and has it all again after a restart", async () => {

@@ -49,6 +49,12 @@ export const ServeConfigSchema = Type.Object(
     threads: Count(1, "Threads of a worker; the processor's cores divided among the workers by default."),
     cacheBytes: Count(0, "Bytes of features to keep; 256 MiB by default."),
     batchRows: Count(1, "Rows in one batch at most; 32 by default."),
+    weights: Type.Optional(
+      Type.Record(Type.String(), Type.Number({ exclusiveMinimum: 0 }), {
+        description: "Shares of the rows that routes get while requests wait, by route; 1 for others.",
+      }),
+    ),
+    watch: Text("Folder whose model files go live under their names when they prove valid."),
     queueLimit: Count(1, "Requests that may wait; 1024 by default."),
     queueMilliseconds: Type.Optional(
       Type.Number({
@@ -83,9 +89,11 @@ export const ServeConfigSchema = Type.Object(
 export type ServeConfig = Static<typeof ServeConfigSchema>;
 
 /** Settings that are paths. */
-const PATHS = ["store", "tokensFile", "tlsCert", "tlsKey"] as const;
+const PATHS = ["store", "watch", "tokensFile", "tlsCert", "tlsKey"] as const;
 /** Settings that are lists in a flag or variable. */
 const LISTS: ReadonlySet<string> = new Set(["origins"]);
+/** Settings that are numbers by name. */
+const NUMBERS: ReadonlySet<string> = new Set(["limits", "weights"]);
 
 /**
  * The settings of this start, tokens of the tokens file among them.
@@ -117,14 +125,14 @@ export async function readServeConfig(
 }
 
 /** `NAME=NUMBER,...` as an object. @throws PolyheadError INVALID_ARGUMENT */
-export function parseLimits(text: string): Record<string, number> {
+export function parseNumbers(text: string): Record<string, number> {
   return Object.fromEntries(
     text.split(",").map((part) => {
-      const [, name, value] = /^\s*(\w+)=(\d+)\s*$/.exec(part) ?? [];
+      const [, name, value] = /^\s*([\w.-]+)=(\d+(?:\.\d+)?)\s*$/.exec(part) ?? [];
       if (name !== undefined && value !== undefined) return [name, Number(value)] as const;
       throw new PolyheadError(
         "INVALID_ARGUMENT",
-        `${JSON.stringify(part)} is not a limit; expected NAME=NUMBER with one of ${Object.keys(DEFAULT_LIMITS).join(", ")}.`,
+        `${JSON.stringify(part)} is not a name and its number; expected NAME=NUMBER, as --weights food=2 or --limits imagePixels=1000000.`,
         { got: part },
       );
     }),
@@ -143,7 +151,7 @@ function fromEnvironment(environment: NodeJS.ProcessEnv): Record<string, unknown
       const text = environment[variableOf(name)];
       if (text === undefined || text === "") return [];
       if (name === "tokens") return [[name, parseJson(text, `The variable ${variableOf(name)}`)]];
-      if (name === "limits") return [[name, parseLimits(text)]];
+      if (NUMBERS.has(name)) return [[name, parseNumbers(text)]];
       return [[name, LISTS.has(name) ? text.split(",").map((each) => each.trim()) : text]];
     }),
   );

@@ -6,6 +6,7 @@ import { Deployment } from "../../server/deployment.js";
 import { startGrpc } from "../../server/grpc/server.js";
 import { startHttp } from "../../server/http/start-http.js";
 import { checkExposure, Tokens } from "../../server/protocol/tokens.js";
+import { watchFolder } from "../../server/watch-folder.js";
 import { Store } from "../../store/index.js";
 import { manifest } from "../manifest.js";
 import type { ServeConfig } from "./config.js";
@@ -42,6 +43,8 @@ export async function startServing(config: ServeConfig): Promise<Serving> {
     tlsCert !== undefined && tlsKey !== undefined ? { certFile: tlsCert, keyFile: tlsKey } : undefined;
   const common = { tokens, allowOpen, limits, tls, logger };
 
+  const log = ({ level, ...event }: Readonly<Record<string, unknown>>) =>
+    level === "error" ? logger.error(event) : level === "warn" ? logger.warn(event) : logger.info(event);
   const store = await Store.open(config.store ?? defaultStoreFolder());
   if (config.store === undefined) await putDemo(store, manifest.version, (line) => logger.info(line));
   const opened: (() => Promise<void>)[] = [];
@@ -51,9 +54,12 @@ export async function startServing(config: ServeConfig): Promise<Serving> {
     const deployment = await Deployment.open(store, engine, {
       version: manifest.version,
       imagePixels: limits.imagePixels,
-      log: ({ level, ...event }) => (level === "error" ? logger.error(event) : logger.info(event)),
+      log,
     });
     opened.push(() => deployment.close());
+    const endWatch =
+      config.watch === undefined ? undefined : await watchFolder(config.watch, deployment, log);
+    if (endWatch) opened.push(endWatch);
     const rest = await startHttp(deployment, { ...common, ...http, origins });
     opened.push(() => rest.close());
     const rpc = await startGrpc(deployment, { ...common, ...grpc });
@@ -65,7 +71,7 @@ export async function startServing(config: ServeConfig): Promise<Serving> {
       drain: async () => {
         deployment.drain();
         logger.info("draining");
-        await Promise.all([rest.close(), rpc.close()]);
+        await Promise.all([rest.close(), rpc.close(), endWatch?.()]);
         await deployment.close();
       },
     };

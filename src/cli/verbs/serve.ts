@@ -1,7 +1,7 @@
 /** `polyhead serve`: a store's routes behind HTTP and gRPC, until a signal ends it. */
 import type { Command } from "commander";
 import { type Outcome, performs } from "../outcome.js";
-import { parseLimits, readServeConfig } from "../serve/config.js";
+import { parseNumbers, readServeConfig } from "../serve/config.js";
 import { type Serving, startServing } from "../serve/start-serving.js";
 
 const SIGNALS = ["SIGTERM", "SIGINT"] as const;
@@ -9,9 +9,9 @@ const SIGNALS = ["SIGTERM", "SIGINT"] as const;
 /** Adds the verb. */
 export function addServe(program: Command): void {
   const each = (value: string, before: readonly string[] = []) => [...before, value];
-  const limit = (value: string, before: Readonly<Record<string, number>> = {}) => ({
+  const numbers = (value: string, before: Readonly<Record<string, number>> = {}) => ({
     ...before,
-    ...parseLimits(value),
+    ...parseNumbers(value),
   });
   const command = program
     .command("serve")
@@ -24,6 +24,8 @@ export function addServe(program: Command): void {
     .option("--threads <count>", "threads of a worker; the cores divided among the workers by default")
     .option("--cache-bytes <bytes>", "features to keep; 256 MiB by default")
     .option("--batch-rows <count>", "rows in one batch at most; 32 by default")
+    .option("--weights <name=number>", "a route's share while requests wait; can be repeated", numbers)
+    .option("--watch <folder>", "a folder whose model files go live under their names when they prove valid")
     .option("--queue-limit <count>", "requests that may wait; 1024 by default")
     .option("--queue-milliseconds <time>", "how long a request may be expected to wait; no limit by default")
     .option("--tokens-file <file>", "JSON list of tokens with name, secret and scopes")
@@ -31,7 +33,7 @@ export function addServe(program: Command): void {
     .option("--origins <origin>", "a web page's origin that may call the server; can be repeated", each)
     .option("--tls-cert <file>", "PEM file of the certificate")
     .option("--tls-key <file>", "PEM file of its key")
-    .option("--limits <name=number>", "a limit on what clients send; can be repeated", limit)
+    .option("--limits <name=number>", "a limit on what clients send; can be repeated", numbers)
     .option("--log-level <level>", "debug, info, warn, error or silent; info by default");
   performs(command, perform);
 }
