@@ -1,6 +1,6 @@
 /**
  * The benchmark: prints a table for each measurement and writes all numbers to a JSON file.
- * Usage: npm run build && npm run bench -- [--only heads,switching,tables,memory,cached,others] [--quick] [--json FILE]
+ * Usage: npm run build && npm run bench -- [heads switching tables memory cached others serve] [--quick] [--json FILE]
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
@@ -12,6 +12,7 @@ import { measureHeads } from "./heads.js";
 import { digits } from "./measure.js";
 import { measureMemory } from "./memory.js";
 import { measureOthers } from "./others.js";
+import { measureServe } from "./serve.js";
 import { measureSwitching } from "./switching.js";
 import { measureTables } from "./tables.js";
 
@@ -22,12 +23,15 @@ const MEASUREMENTS = {
   memory: measureMemory,
   cached: measureCached,
   others: measureOthers,
+  serve: measureServe,
 };
 
-const { values } = parseArgs({
+const { values, positionals } = parseArgs({
+  allowPositionals: true,
   options: { only: { type: "string" }, quick: { type: "boolean", default: false }, json: { type: "string" } },
 });
-const wanted = values.only?.split(",") ?? Object.keys(MEASUREMENTS);
+const named = [...positionals, ...(values.only?.split(",") ?? [])];
+const wanted = named.length > 0 ? named : Object.keys(MEASUREMENTS);
 const unknown = wanted.find((name) => !Object.hasOwn(MEASUREMENTS, name));
 if (unknown !== undefined) {
   console.error(`No measurement is called ${unknown}; expected ${Object.keys(MEASUREMENTS).join(", ")}.`);
@@ -49,8 +53,11 @@ for (const [name, measure] of Object.entries(MEASUREMENTS)) {
   const { title, table, results, targets } = await measure({ quick: values.quick });
   Object.assign(report.measurements, { [name]: { title, results, targets } });
   console.log(`${title}\n${table}`);
-  for (const { name: target, value, limit } of targets)
-    console.log(`${value <= limit ? "met" : "MISSED"}: ${target}: ${digits(value)} (limit ${limit})`);
+  for (const { name: target, value, limit, least = false } of targets) {
+    const isMet = least ? value >= limit : value <= limit;
+    const bound = `${least ? "at least" : "limit"} ${limit}`;
+    console.log(`${isMet ? "met" : "MISSED"}: ${target}: ${digits(value)} (${bound})`);
+  }
   console.log();
 }
 const file =

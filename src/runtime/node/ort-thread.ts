@@ -17,6 +17,8 @@ const LEVELS = { off: "disabled", basic: "basic", all: "all" } as const satisfie
   Optimisation,
   string
 >;
+/** Threads that wait for work sleep, for others use the processor too: what reads requests, and other workers. */
+const PATIENT = { session: { intra_op: { allow_spinning: "0" } } };
 const sessions = new Map<number, InferenceSession>();
 const tensors = new Map<number, OrtTensor>();
 
@@ -26,6 +28,7 @@ async function create(number: number, model: Uint8Array, options: SessionOptions
       executionProviders: ["cpu"],
       intraOpNumThreads: options.threads ?? 1,
       interOpNumThreads: 1,
+      extra: PATIENT,
       graphOptimizationLevel: LEVELS[options.optimisation ?? "all"],
       logSeverityLevel: 3,
     });

@@ -1,0 +1,119 @@
+/** A server under measurement: `polyhead serve` as people start it, on a store of its own. */
+import { mkdtemp, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { modelBytes } from "../../dist/onnx/write.js";
+import { routeTo, Store } from "../../dist/store/index.js";
+import { Child } from "./child.js";
+
+/** @typedef {import("../models.js").Model} Model */
+
+const COMMAND = fileURLToPath(new URL("../../bin/polyhead.js", import.meta.url));
+const OBSERVE = new URL("observe.js", import.meta.url).href;
+
+/** A running server. */
+export class BenchServer {
+  #child;
+  #folder;
+  http;
+  grpc;
+
+  /**
+   * @param {Child} child
+   * @param {string} folder
+   * @param {{ http: string, grpc: string }} addresses
+   */
+  constructor(child, folder, { http, grpc }) {
+    this.#child = child;
+    this.#folder = folder;
+    this.http = http;
+    this.grpc = grpc;
+  }
+
+  /**
+   * A server with these models, those with a name under a route of that name.
+   * @param {{ backbone?: Model, routes: Record<string, Model> }} models
+   * @param {readonly string[]} [flags]
+   */
+  static async start({ backbone, routes }, flags = []) {
+    const folder = await mkdtemp(join(tmpdir(), "polyhead-bench-"));
+    const store = await Store.open(folder);
+    if (backbone) await store.put(backbone, { title: "backbone.onnx" });
+    const targets = new Map();
+    for (const [name, model] of Object.entries(routes))
+      targets.set(name, routeTo(await store.put(model, { title: `${name}.onnx` })));
+    await store.change(
+      (all) => {
+        for (const [name, target] of targets) all.set(name, target);
+      },
+      { by: "bench", reason: "add" },
+    );
+    const addresses = ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0"];
+    const child = new Child(
+      [
+        ...["--import", OBSERVE, COMMAND, "serve", "--json", "--store", folder, ...addresses],
+        ...["--log-level", "warn", ...flags],
+      ],
+      // What the command sets for itself with a second start, in which nothing could be observed.
+      { env: { MALLOC_MMAP_THRESHOLD_: process.env.MALLOC_MMAP_THRESHOLD_ ?? "65536" }, output: "pipe" },
+    );
+    return new BenchServer(child, folder, JSON.parse(await child.line()));
+  }
+
+  /**
+   * Memory now, and what happened since the last call.
+   * @returns {Promise<{ rss: number, cpu: { user: number, system: number },
+   *   delay: { p50: number, p99: number, max: number } }>} bytes, microseconds, milliseconds
+   */
+  observe() {
+    return this.#child.ask({});
+  }
+
+  /**
+   * Rows that were answered in batches of each size.
+   * @returns {Promise<Map<number, number>>}
+   */
+  async batches() {
+    const { model_stats: models } = await this.#json("/v2/models/stats");
+    const rows = new Map();
+    for (const { batch_stats: batches } of models)
+      for (const { batch_size: size, compute_infer: infer } of batches)
+        rows.set(size, (rows.get(size) ?? 0) + infer.count);
+    return rows;
+  }
+
+  /**
+   * @param {Model} model
+   * @returns {Promise<string>} its revision, kept ready for the route
+   */
+  async upload(model, /** @type {string} */ route) {
+    const headers = { "content-type": "application/octet-stream" };
+    const body = Buffer.from(modelBytes(model));
+    return (await this.#json(`/polyhead/v1/models?route=${route}`, { method: "POST", headers, body }))
+      .revision;
+  }
+
+  /** @param {Record<string, unknown>} targets */
+  switch(targets) {
+    const headers = { "content-type": "application/json" };
+    return this.#json("/polyhead/v1/switch", { method: "POST", headers, body: JSON.stringify({ targets }) });
+  }
+
+  async close() {
+    await this.#child.close("SIGTERM");
+    await rm(this.#folder, { recursive: true });
+  }
+
+  /**
+   * @param {string} path
+   * @param {RequestInit} [init]
+   * @returns {Promise<any>}
+   */
+  async #json(path, init) {
+    const response = await fetch(new URL(path, this.http), init);
+    const answer = await response.json();
+    if (!response.ok) throw new Error(`${path}: ${response.status} ${JSON.stringify(answer)}`);
+    return answer;
+  }
+}
