@@ -9,9 +9,6 @@ import { requireMemory } from "../onnx/memory.js";
 import { type Activation, readMetadata, withMetadata } from "../onnx/metadata.js";
 import { type Model, valueInfo } from "../onnx/model.js";
 import { sampleInputs } from "../onnx/samples.js";
-import { OrtWorker } from "../runtime/node/ort-worker.js";
-import { openModelOn } from "../runtime/open-model.js";
-import { Runtime } from "../runtime/runtime.js";
 import { type Tensor, toNumbers } from "../tensor/tensor.js";
 import { CENTERNET_DECODING, type Decoding, parseDecoding } from "../vision/decoding.js";
 import { inputShape, type PartialPreprocessing, type Preprocessing } from "../vision/preprocessing.js";
@@ -19,6 +16,7 @@ import { imageInput, preprocessingFor } from "./image-input.js";
 import { readLabels } from "./labels.js";
 import { manifest } from "./manifest.js";
 import { readSourceModel } from "./source-model.js";
+import { inTrial } from "./trial/trial.js";
 
 /** What the user knows about a model; what is left out stays as the file has it. */
 export interface ImportOptions {
@@ -141,20 +139,16 @@ async function tryOut(model: Model, preprocessing: Preprocessing | undefined): P
   );
   const sample = sampleInputs(declared, { batch: 1 }, 1);
   requireMemory(model, sample);
-  const runtime = await Runtime.open(() => OrtWorker.start());
-  try {
-    const opened = await openModelOn(runtime)(model, "all");
-    const outputs = await opened.run(sample);
-    await opened.close();
-    return outputNames.flatMap((name) => {
-      const value = outputs.get(name);
-      return value && hasOnlyFinite(value)
-        ? []
-        : [`On random input, the output ${JSON.stringify(name)} is not finite.`];
-    });
-  } finally {
-    await runtime.close();
-  }
+  const outputs = await inTrial(async (open) => {
+    const opened = await open(model, "all");
+    return opened.run(sample);
+  });
+  return outputNames.flatMap((name) => {
+    const value = outputs.get(name);
+    return value && hasOnlyFinite(value)
+      ? []
+      : [`On random input, the output ${JSON.stringify(name)} is not finite.`];
+  });
 }
 
 function hasOnlyFinite(value: Tensor): boolean {

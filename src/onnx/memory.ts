@@ -8,7 +8,7 @@ import { PolyheadError } from "../base/errors.js";
 import { byteLength } from "../tensor/dtype.js";
 import { formatShape, isConcrete, type Shape } from "../tensor/shape.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { countAtOne } from "./cost.js";
+import { costOf, countAtOne } from "./cost.js";
 import { withGraph } from "./extract.js";
 import { GraphIndex, reads } from "./graph.js";
 import { copyOf, declaredType, type Model, type ValueInfo, type ValueType, valueInfo } from "./model.js";
@@ -18,25 +18,29 @@ import { inferTypes } from "./shapes.js";
 export const MOST_RUN_BYTES = 2 ** 29;
 
 /** What a run takes. */
-export interface RunMemory {
+export interface RunDemand {
   /** Bytes of the values that are alive at the worst moment of a run. */
   readonly bytes: number;
   /** The largest value, those in bodies of branches, loops and functions included. */
   readonly largest: { readonly name: string; readonly type: ValueType; readonly bytes: number } | undefined;
+  /** Floating-point operations of all rows; those of bodies are not counted. */
+  readonly flops: number;
 }
 
 /**
- * The memory of a run on inputs of the given shapes.
+ * What a run takes on inputs of the given shapes.
  * @param given shapes by name of the input; what an input fixes goes before them
  */
-export function runMemory(model: Model, given: ReadonlyMap<string, Shape>): RunMemory {
+export function runDemand(model: Model, given: ReadonlyMap<string, Shape>): RunDemand {
   const input = model.graph.input.map((info) => withShape(info, given.get(info.name)));
-  let largest: RunMemory["largest"];
+  let largest: RunDemand["largest"];
   const types = inferTypes(withGraph(model, copyOf(model.graph, { input })), (name, type) => {
     const bytes = bytesOf(type);
     if (!largest || bytes > largest.bytes) largest = { name, type, bytes };
   });
-  return { bytes: Math.max(largest?.bytes ?? 0, mostAlive(new GraphIndex(model.graph), types)), largest };
+  const index = new GraphIndex(model.graph);
+  const { flops } = costOf(index.order, index, types);
+  return { bytes: Math.max(largest?.bytes ?? 0, mostAlive(index, types)), largest, flops };
 }
 
 /**
@@ -50,7 +54,7 @@ export function requireMemory(
   limit = MOST_RUN_BYTES,
 ): void {
   const shapes = new Map([...sample].map(([name, { shape }]) => [name, shape]));
-  const { bytes, largest } = runMemory(model, shapes);
+  const { bytes, largest } = runDemand(model, shapes);
   if (bytes <= limit) return;
   const what = largest
     ? `; the largest, ${JSON.stringify(largest.name)}, is ${largest.type.dtype} ${formatShape(largest.type.shape ?? [])}`

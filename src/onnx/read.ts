@@ -23,6 +23,8 @@ export const MAX_MODEL_BYTES = 2 ** 31 - 1;
 
 /** Inputs or outputs of one node; real ones have some hundred at most. */
 const MAX_ARITY = 10_000;
+/** Entries of metadata of one file; real ones have some hundred at most. */
+const MAX_METADATA = 100_000;
 /** Nodes of one file; real ones have some ten thousand at most. */
 const MAX_NODES = 100_000;
 
@@ -76,6 +78,13 @@ export function parseModel(bytes: Uint8Array): Model {
     });
   }
   const model = Object.assign(parsed, { graph });
+  if (model.metadataProps.length > MAX_METADATA) {
+    throw new PolyheadError(
+      "LIMIT_EXCEEDED",
+      `The model has ${model.metadataProps.length} entries of metadata; the limit is ${MAX_METADATA}.`,
+      { got: model.metadataProps.length, limit: MAX_METADATA },
+    );
+  }
   checkNodes(model);
   new GraphIndex(graph);
   for (const weight of allWeights(model)) {

@@ -1,40 +1,49 @@
 /** Models opened one by one on a {@link Runtime}, for proofs and for the command; the engine shares sessions instead. */
 import { PolyheadError } from "../base/errors.js";
 import { GraphIndex } from "../onnx/graph.js";
-import { declaredType } from "../onnx/model.js";
+import { declaredType, type Model } from "../onnx/model.js";
 import type { OpenModel } from "../onnx/runner.js";
 import { modelBytes } from "../onnx/write.js";
 import { formatShape } from "../tensor/shape.js";
 import type { Tensor } from "../tensor/tensor.js";
+import type { Program, RunResult } from "./backend.js";
 import type { Runtime } from "./runtime.js";
 
 /** Opens models on a runtime, each as a session of its own. */
 export function openModelOn(runtime: Runtime): OpenModel {
   let opened = 0;
   return async (model, optimisation) => {
-    const index = new GraphIndex(model.graph);
     const key = `open-model ${opened++}`;
     const handle = await runtime.acquire(key, () => modelBytes(model), { optimisation });
-    const names = index.inputs.map(({ name }) => name);
-    const step = {
-      session: handle.number,
-      feeds: names.map((name) => [name, `in ${name}`] as const),
-      fetches: index.outputNames.map((name) => [name, `out ${name}`] as const),
-    };
-    const program = { steps: [step], results: step.fetches.map(([, value]) => value) };
     return {
-      run: async (inputs) => {
-        const values = new Map<string, Tensor>();
-        for (const info of index.inputs) values.set(`in ${info.name}`, requireInput(info, inputs));
-        const result = await runtime.run(program, values);
-        for (const failure of result.failures.values()) throw failure;
-        return new Map(
-          [...result.values].map(([value, tensor]) => [value.slice("out ".length), tensor] as const),
-        );
-      },
+      run: (inputs) =>
+        runModel(model, handle.number, inputs, (program, values) => runtime.run(program, values)),
       close: () => handle.release(),
     };
   };
+}
+
+/**
+ * All outputs of a model that is loaded as a session.
+ * @param run runs a program where that session is
+ * @throws PolyheadError INPUT_MISMATCH, and what `run` fails with
+ */
+export async function runModel(
+  model: Model,
+  session: number,
+  inputs: ReadonlyMap<string, Tensor>,
+  run: (program: Program, values: ReadonlyMap<string, Tensor>) => Promise<RunResult>,
+): Promise<ReadonlyMap<string, Tensor>> {
+  const index = new GraphIndex(model.graph);
+  const values = new Map(index.inputs.map((info) => [`in ${info.name}`, requireInput(info, inputs)]));
+  const step = {
+    session,
+    feeds: index.inputs.map(({ name }) => [name, `in ${name}`] as const),
+    fetches: index.outputNames.map((name) => [name, `out ${name}`] as const),
+  };
+  const result = await run({ steps: [step], results: step.fetches.map(([, value]) => value) }, values);
+  for (const failure of result.failures.values()) throw failure;
+  return new Map([...result.values].map(([value, tensor]) => [value.slice("out ".length), tensor] as const));
 }
 
 /**

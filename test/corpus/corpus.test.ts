@@ -1,12 +1,14 @@
-/** Hostile files: each is refused with a typed error or is harmless; nothing crashes, hangs or fills the memory. */
-import { execFile, execFileSync } from "node:child_process";
-import { mkdirSync, writeFileSync } from "node:fs";
-import { mkdtemp, rm, symlink } from "node:fs/promises";
+/**
+ * Hostile files through `inspect`, `import` and `split`: each is refused with a typed error or is harmless; nothing
+ * crashes, hangs, fills the memory or leaves a part of its outcome behind. `scripts/corpus.js` measures each case.
+ */
+import { execFile } from "node:child_process";
+import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { allCases, type Case } from "./cases.js";
+import { allCases, layOut } from "./cases.js";
 
 const JUDGE = fileURLToPath(new URL("./judge.js", import.meta.url));
 /** A process that has not answered for all of its cases by then hangs; most cases take a hundredth of a second. */
@@ -16,9 +18,8 @@ const BATCH = 20;
 
 interface Verdict {
   readonly folder: string;
-  /** How each step ended: `ok`, the code of an error, or a fault. */
+  /** How each verb ended: `ok`, the code of an error, or a fault. */
   readonly ends: Readonly<Record<string, string>>;
-  readonly milliseconds: number;
   readonly mebibytes: number;
 }
 
@@ -27,16 +28,6 @@ beforeAll(async () => {
   root = await mkdtemp(join(tmpdir(), "polyhead-corpus-"));
 });
 afterAll(() => rm(root, { recursive: true }));
-
-async function lay(folder: string, { model, beside = {} }: Case): Promise<void> {
-  mkdirSync(folder, { recursive: true });
-  writeFileSync(join(folder, "model.onnx"), model);
-  for (const [name, content] of Object.entries(beside)) writeFileSync(join(folder, name), content);
-  if (beside["good.data"] === undefined || process.platform === "win32") return;
-  writeFileSync(join(folder, "../secret.data"), new Uint8Array(2 ** 16));
-  await symlink("../secret.data", join(folder, "link.data"));
-  execFileSync("mkfifo", [join(folder, "pipe.data")]);
-}
 
 /** The verdicts up to where the judge ended; a hang or a crash ends it early. */
 function judge(folders: readonly string[]): Promise<{ verdicts: Verdict[]; stderr: string }> {
@@ -69,11 +60,11 @@ describe("a corpus of hostile models", () => {
     "is survived: from $first to $last",
     async ({ batch, at }) => {
       const folders = batch.map((_, place) => join(root, `${at}`, `${place}`));
-      for (const [place, each] of batch.entries()) await lay(folders[place] ?? "", each);
+      for (const [place, each] of batch.entries()) await layOut(folders[place] ?? "", each);
       const { verdicts, stderr } = await judge(folders);
       const found = batch.map((each, place) => ({ name: each.name, ...verdicts[place] }));
       const faults = found.filter(
-        ({ ends = { load: `fault: no answer; ${stderr.slice(0, 300)}` }, mebibytes = 0 }) =>
+        ({ ends = { inspect: `fault: no answer; ${stderr.slice(0, 300)}` }, mebibytes = 0 }) =>
           Object.values(ends).some((end) => end.startsWith("fault")) || mebibytes > LIMIT_MEBIBYTES,
       );
       expect(faults).toEqual([]);

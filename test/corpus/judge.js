@@ -1,69 +1,72 @@
 /**
- * Opens the models of the folders it is given, one after the other, and does everything with them that `inspect`,
- * `share` and `split` do before they compute. Prints a line of JSON for each: how it ended, the milliseconds of
- * processor time it took (other programs on the machine do not count), and the most memory that the process had taken by then.
+ * Runs the verbs on the models of the folders it is given, one after the other, in this process: what the command does
+ * after it has started. Prints a line of JSON for each folder: how each verb ended, and the most memory that this process
+ * had taken by then; processes in which models are tried out are bounded by their own watch. The environment may name
+ * the verbs (JUDGED_VERBS) and the file in the folder (JUDGED_FILE).
  */
+import { existsSync, readdirSync, rmSync } from "node:fs";
 import { join } from "node:path";
-import { loadModel } from "../../dist/files/disk.js";
-import {
-  candidateCuts,
-  canonicalGraph,
-  costOf,
-  GraphIndex,
-  identify,
-  inferTypes,
-  modelBytes,
-  readMetadata,
-  splitModel,
-  toEvaluation,
-} from "../../dist/onnx/index.js";
+import { Command } from "commander";
+import { addImport } from "../../dist/cli/verbs/import.js";
+import { addInspect } from "../../dist/cli/verbs/inspect.js";
+import { addSplit } from "../../dist/cli/verbs/split.js";
 
-const STEPS = {
-  read: async (state) => {
-    readMetadata(state.model);
-    modelBytes(state.model);
-  },
-  identify: async (state) => {
-    const identities = await identify(state.model);
-    canonicalGraph(new GraphIndex(state.model.graph), identities);
-  },
-  inspect: async (state) => {
-    const index = new GraphIndex(state.model.graph);
-    const types = inferTypes(state.model);
-    costOf(index.order, index, types);
-    state.cuts = candidateCuts(state.model, types);
-  },
-  split: async (state) => {
-    const { model } = toEvaluation(state.model);
-    const [cut] = state.cuts ?? [];
-    if (cut) await splitModel(model, { at: cut.values.map(({ name }) => name) });
-  },
-};
+const { JUDGED_VERBS = "inspect,import,split", JUDGED_FILE = "model.onnx" } = process.env;
+/** A longer message nobody could read. */
+const LONGEST_MESSAGE = 2000;
+
+/** What a verb prints on standard output, which is one JSON document. */
+async function outputOf(words) {
+  const write = process.stdout.write;
+  const errors = process.stderr.write;
+  let printed = "";
+  process.stdout.write = (text) => {
+    printed += text;
+    return true;
+  };
+  process.stderr.write = () => true;
+  try {
+    const program = new Command("polyhead").exitOverride();
+    for (const add of [addInspect, addImport, addSplit]) add(program);
+    await program.parseAsync([...words, "--json"], { from: "user" });
+  } finally {
+    process.stdout.write = write;
+    process.stderr.write = errors;
+  }
+  return JSON.parse(printed);
+}
+
+/** How a verb ended: `ok`, the code of an error, or a fault. */
+async function endOf(words, out) {
+  process.exitCode = 0;
+  try {
+    const { error } = await outputOf(words);
+    if (!error)
+      return process.exitCode === 0 ? "ok" : `fault: exit status ${process.exitCode} without an error`;
+    const left = existsSync(out) ? readdirSync(out, { recursive: true }) : [];
+    if (left.length > 0) return `fault: ${error.code}, but it left ${left.join(", ")}`;
+    if (error.message.length > LONGEST_MESSAGE)
+      return `fault: a message of ${error.message.length} characters`;
+    return error.code === "INTERNAL" || process.exitCode === 0
+      ? `fault: ${error.code}, ${error.message}`
+      : error.code;
+  } catch (thrown) {
+    return `fault: ${thrown instanceof Error ? thrown.stack : thrown}`;
+  } finally {
+    process.exitCode = 0;
+    rmSync(out, { recursive: true, force: true });
+  }
+}
 
 for (const folder of process.argv.slice(2)) {
-  const start = process.cpuUsage();
+  const [model, out] = [join(folder, JUDGED_FILE), join(folder, "out")];
   const ends = {};
-  const attempt = async (name, act) => {
-    try {
-      await act();
-      ends[name] = "ok";
-    } catch (thrown) {
-      ends[name] =
-        thrown?.name === "PolyheadError" && thrown.code !== "INTERNAL"
-          ? thrown.code
-          : `fault: ${thrown?.stack?.slice(0, 600)}`;
-      if (thrown?.message?.length > 2000)
-        ends[name] = `fault: a message of ${thrown.message.length} characters`;
-    }
-  };
-  const state = {};
-  await attempt("load", async () => {
-    state.model = await loadModel(join(folder, "model.onnx"));
-  });
-  if (state.model) for (const [name, act] of Object.entries(STEPS)) await attempt(name, () => act(state));
-  const used = process.cpuUsage(start);
+  for (const verb of JUDGED_VERBS.split(",")) {
+    const to = { inspect: [], import: ["-o", join(out, "imported.onnx")], split: ["-o", join(out, "parts")] }[
+      verb
+    ];
+    ends[verb] = await endOf([verb, model, ...to], out);
+  }
   const mebibytes = Math.round(process.resourceUsage().maxRSS / 1024);
-  process.stdout.write(
-    `${JSON.stringify({ folder, ends, milliseconds: Math.round((used.user + used.system) / 1000), mebibytes })}\n`,
-  );
+  process.stdout.write(`${JSON.stringify({ folder, ends, mebibytes })}\n`);
 }

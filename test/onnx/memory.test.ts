@@ -1,6 +1,6 @@
 /** Memory of a run, told before anything runs: small files that compute something enormous are refused. */
 import { describe, expect, it } from "vitest";
-import { MOST_RUN_BYTES, requireMemory, runMemory } from "../../src/onnx/memory.js";
+import { MOST_RUN_BYTES, requireMemory, runDemand } from "../../src/onnx/memory.js";
 import { graph, type Model, model, type Node, node, valueInfo } from "../../src/onnx/model.js";
 import { sampleInputs } from "../../src/onnx/samples.js";
 import { splitModel } from "../../src/onnx/split.js";
@@ -103,15 +103,15 @@ describe("the memory of a run", () => {
       ["N", 256],
     );
     // x and a, then x, a and b, then x, b and y: 1 + 1 + 2 of 1 KiB for each row.
-    expect(runMemory(chain, new Map([["x", [100, 256]]])).bytes).toBe(100 * 4 * 1024);
-    expect(runMemory(chain, new Map([["x", [1, 256]]])).largest).toMatchObject({ name: "y", bytes: 2048 });
+    expect(runDemand(chain, new Map([["x", [100, 256]]])).bytes).toBe(100 * 4 * 1024);
+    expect(runDemand(chain, new Map([["x", [1, 256]]])).largest).toMatchObject({ name: "y", bytes: 2048 });
   });
 
   it.each(ARCHITECTURES)("of a sound network is far below the limit: %s", (name) => {
     const whole = architecture(name, "N");
     const sample = sampleInputs(whole.graph.input, { batch: 3 }, 0);
     const shapes = new Map([...sample].map(([input, { shape }]) => [input, shape]));
-    expect(runMemory(whole, shapes).bytes).toBeLessThan(MOST_RUN_BYTES / 10);
+    expect(runDemand(whole, shapes).bytes).toBeLessThan(MOST_RUN_BYTES / 10);
   });
 
   it("is looked at before a proof opens the model", async () => {

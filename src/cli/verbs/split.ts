@@ -6,12 +6,10 @@ import { parameterCount } from "../../onnx/cost.js";
 import { toEvaluation } from "../../onnx/evaluation.js";
 import { splitModel } from "../../onnx/split.js";
 import { proveSplit } from "../../onnx/verify.js";
-import { OrtWorker } from "../../runtime/node/ort-worker.js";
-import { openModelOn } from "../../runtime/open-model.js";
-import { Runtime } from "../../runtime/runtime.js";
 import { formatShape } from "../../tensor/shape.js";
 import { count } from "../format.js";
 import { type Outcome, performs } from "../outcome.js";
+import { inTrial } from "../trial/trial.js";
 
 interface Options {
   readonly at?: string[];
@@ -50,38 +48,32 @@ function readSize(text: string, before?: ReadonlyMap<string, number>): ReadonlyM
 
 async function perform(path: string, { at, out, keepBatch = false, size }: Options): Promise<Outcome> {
   const { model, notes: changes } = toEvaluation(await loadModel(path));
-  const runtime = await Runtime.open(() => OrtWorker.start());
-  try {
-    const open = openModelOn(runtime);
-    const split = await splitModel(model, { keepBatch, ...(at && { at }) });
-    const proof = await proveSplit(model, split, open, size && { sizes: size });
-    const notes = [...changes, ...split.notes];
-    const backbonePath = join(out, "backbone.onnx");
-    const heads = split.heads.map((head) => ({ ...head, path: join(out, `${head.name}.onnx`) }));
-    await saveModels([
-      [backbonePath, split.backbone],
-      ...heads.map((head) => [head.path, head.model] as const),
-    ]);
-    return {
-      data: {
-        backbone: { path: backbonePath, taps: split.taps, parameters: parameterCount(split.backbone) },
-        heads: heads.map((head) => ({
-          name: head.name,
-          path: head.path,
-          parameters: parameterCount(head.model),
-        })),
-        proof,
-        notes,
-      },
-      text: [
-        ...notes,
-        `${backbonePath}: ${count(parameterCount(split.backbone))} parameters`,
-        ...split.taps.map(({ name, dtype, shape }) => `  tap ${name}: ${dtype} ${formatShape(shape)}`),
-        ...heads.map((head) => `${head.path}: ${count(parameterCount(head.model))} parameters`),
-        `proved on ${proof.inputs} random inputs: equal bit for bit; optimised, at most ${proof.maxAbsDiff} apart`,
-      ],
-    };
-  } finally {
-    await runtime.close();
-  }
+  const split = await splitModel(model, { keepBatch, ...(at && { at }) });
+  const proof = await inTrial((open) => proveSplit(model, split, open, size && { sizes: size }));
+  const notes = [...changes, ...split.notes];
+  const backbonePath = join(out, "backbone.onnx");
+  const heads = split.heads.map((head) => ({ ...head, path: join(out, `${head.name}.onnx`) }));
+  await saveModels([
+    [backbonePath, split.backbone],
+    ...heads.map((head) => [head.path, head.model] as const),
+  ]);
+  return {
+    data: {
+      backbone: { path: backbonePath, taps: split.taps, parameters: parameterCount(split.backbone) },
+      heads: heads.map((head) => ({
+        name: head.name,
+        path: head.path,
+        parameters: parameterCount(head.model),
+      })),
+      proof,
+      notes,
+    },
+    text: [
+      ...notes,
+      `${backbonePath}: ${count(parameterCount(split.backbone))} parameters`,
+      ...split.taps.map(({ name, dtype, shape }) => `  tap ${name}: ${dtype} ${formatShape(shape)}`),
+      ...heads.map((head) => `${head.path}: ${count(parameterCount(head.model))} parameters`),
+      `proved on ${proof.inputs} random inputs: equal bit for bit; optimised, at most ${proof.maxAbsDiff} apart`,
+    ],
+  };
 }

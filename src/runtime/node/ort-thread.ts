@@ -11,7 +11,7 @@ import { rowOf, stackRows } from "../../tensor/rows.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Given, Program, SessionOptions, Step } from "../backend.js";
 import { Values } from "../values.js";
-import type { PlainError, PlainResult, Request, Response, Task } from "./protocol.js";
+import { type PlainResult, plain, type Request, type Response, type Task } from "./protocol.js";
 
 const LEVELS = { off: "disabled", basic: "basic", all: "all" } as const satisfies Record<
   Optimisation,
@@ -22,16 +22,20 @@ const PATIENT = { session: { intra_op: { allow_spinning: "0" } } };
 const sessions = new Map<number, InferenceSession>();
 const tensors = new Map<number, OrtTensor>();
 
-async function create(number: number, model: Uint8Array, options: SessionOptions): Promise<void> {
+async function create(number: number, model: Uint8Array | string, options: SessionOptions): Promise<void> {
   try {
-    const session = await InferenceSession.create(model, {
+    const settings: InferenceSession.SessionOptions = {
       executionProviders: ["cpu"],
       intraOpNumThreads: options.threads ?? 1,
       interOpNumThreads: 1,
       extra: PATIENT,
       graphOptimizationLevel: LEVELS[options.optimisation ?? "all"],
       logSeverityLevel: 3,
-    });
+    };
+    const session =
+      typeof model === "string"
+        ? await InferenceSession.create(model, settings)
+        : await InferenceSession.create(model, settings);
     sessions.set(number, session);
   } catch (thrown) {
     throw asPolyheadError(thrown, "LOAD_FAILED", "ONNX Runtime refused the model");
@@ -125,10 +129,6 @@ function elementsOf(dtype: DType, data: OrtTensor["data"]): Tensor["data"] {
   if (data instanceof Kind) return data;
   const { buffer, byteOffset, byteLength } = data;
   return new Kind(buffer as ArrayBuffer, byteOffset, byteLength / Kind.BYTES_PER_ELEMENT);
-}
-
-function plain({ code, message, details }: PolyheadError): PlainError {
-  return { code, message, details };
 }
 
 async function answer(task: Task): Promise<PlainResult | undefined> {

@@ -6,7 +6,7 @@ import { Worker } from "node:worker_threads";
 import { PolyheadError } from "../../base/errors.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Backend, Given, Program, RunResult, SessionOptions } from "../backend.js";
-import type { PlainError, PlainResult, Request, Response, Task } from "./protocol.js";
+import { type PlainResult, type Request, type Response, revived, type Task } from "./protocol.js";
 
 /** The thread's compiled file: beside this one, or in the build when this one runs from its source. */
 const THREAD = new URL(
@@ -64,7 +64,8 @@ export class OrtWorker implements Backend {
     });
   }
 
-  async create(session: number, model: Uint8Array, options: SessionOptions): Promise<void> {
+  /** @param model its bytes, or the path of its file: the runtime then maps external data into memory */
+  async create(session: number, model: Uint8Array | string, options: SessionOptions): Promise<void> {
     await this.#ask({ kind: "create", session, model, options });
   }
 
@@ -106,8 +107,4 @@ export class OrtWorker implements Backend {
     if ("error" in response) pending.reject(revived(response.error));
     else pending.resolve(response.result);
   }
-}
-
-function revived({ code, message, details }: PlainError): PolyheadError {
-  return new PolyheadError(code, message, details);
 }

@@ -1,5 +1,5 @@
-/** Messages between a {@link OrtWorker} and its thread. Every request is answered once, under its number. */
-import type { ErrorCode } from "../../base/errors.js";
+/** Messages between an {@link OrtWorker} and its thread. Every request is answered once, under its number. */
+import { type ErrorCode, PolyheadError } from "../../base/errors.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Given, Program, RunResult, SessionOptions } from "../backend.js";
 
@@ -8,7 +8,8 @@ export type Task =
   | {
       readonly kind: "create";
       readonly session: number;
-      readonly model: Uint8Array;
+      /** Its bytes, or the path of its file, which may have external data beside it. */
+      readonly model: Uint8Array | string;
       readonly options: SessionOptions;
     }
   | { readonly kind: "keep"; readonly tensor: number; readonly value: Tensor }
@@ -27,6 +28,16 @@ export interface PlainError {
   readonly code: ErrorCode;
   readonly message: string;
   readonly details: Readonly<Record<string, unknown>>;
+}
+
+/** An error as it is sent. */
+export function plain({ code, message, details }: PolyheadError): PlainError {
+  return { code, message, details };
+}
+
+/** An error as it was before it was sent. */
+export function revived({ code, message, details }: PlainError): PolyheadError {
+  return new PolyheadError(code, message, details);
 }
 
 /** A run's result on its way between threads. */
