@@ -4,14 +4,20 @@
  * pyramid begins to enlarge what it has made small; a network with several outputs branches. These are rules of
  * thumb: every boundary is a valid cut, whether it is the one that a person would choose is not certain.
  */
+
+import { sameShape } from "../tensor/shape.js";
 import { countAtOne, elementsOf } from "./cost.js";
-import type { DataFlow } from "./flow.js";
-import { intAttribute, intsAttribute, type Node, type ValueType } from "./model.js";
+import { DataFlow } from "./flow.js";
+import { GraphIndex } from "./graph.js";
+import { copyOf, intAttribute, intsAttribute, type Node, type ValueType } from "./model.js";
 
 type Types = ReadonlyMap<string, ValueType>;
 
 /** Of more first enlargements than this, only the last are looked at: networks have a few. */
 const MOST_TOPS = 64;
+
+/** Networks have a few. */
+const MOST_CLASSIFIERS = 8;
 
 const PRODUCTS: ReadonlySet<string> = new Set(
   [
@@ -63,6 +69,28 @@ export function classifierInput(flow: DataFlow, types: Types): string | undefine
     value = before;
   }
   return undefined;
+}
+
+/**
+ * What enters each classifier of a network with several classifiers over the same classes, of which one or more sit on
+ * the way to the last one, as those that only help training do (GoogLeNet, Inception v3). Undefined for other networks:
+ * heads that share pooled features branch behind the last convolution, and are cut where they branch.
+ */
+export function auxiliaryInputs(flow: DataFlow, types: Types): string[] | undefined {
+  const { graph, outputNames } = flow.index;
+  const [first, ...others] = outputNames.map((name) => types.get(name)?.shape ?? []);
+  const isAlike = first?.length === 2 && others.every((shape) => sameShape(shape, first));
+  if (!isAlike || others.length === 0 || others.length >= MOST_CLASSIFIERS) return undefined;
+  const inputs = graph.output.flatMap(
+    (output) =>
+      classifierInput(new DataFlow(new GraphIndex(copyOf(graph, { output: [output] }))), types) ?? [],
+  );
+  if (inputs.length < outputNames.length) return undefined;
+  const branch = flow.commonDominator(inputs);
+  const isBeforeConvolutions =
+    branch !== "" &&
+    inputs.some((name) => flow.between(branch, name).some(({ opType }) => CONVOLUTIONS.has(opType)));
+  return isBeforeConvolutions ? [...new Set(inputs)] : undefined;
 }
 
 /**

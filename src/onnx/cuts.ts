@@ -6,7 +6,14 @@
 import { PolyheadError } from "../base/errors.js";
 import type { DType } from "../tensor/dtype.js";
 import type { SymbolicShape } from "../tensor/shape.js";
-import { branchInputs, classifierInput, isProduct, isPyramid, pyramidInputs } from "./boundaries.js";
+import {
+  auxiliaryInputs,
+  branchInputs,
+  classifierInput,
+  isProduct,
+  isPyramid,
+  pyramidInputs,
+} from "./boundaries.js";
 import { type Cost, elementsOf, NodeCosts } from "./cost.js";
 import { DataFlow } from "./flow.js";
 import { GraphIndex } from "./graph.js";
@@ -90,6 +97,7 @@ function standardCut(flow: DataFlow, types: Types): string[] | undefined {
   const last = branches && lastFunnel(flow);
   const choices = [
     classifier === undefined ? undefined : [classifier],
+    auxiliaryInputs(flow, types),
     pyramidInputs(flow, types),
     isClear ? branches : undefined,
     last === undefined ? undefined : [last],

@@ -4,7 +4,7 @@
  */
 import { PolyheadError } from "../base/errors.js";
 import { byteLength, DTYPES, type DType } from "../tensor/dtype.js";
-import { elementCount, formatShape } from "../tensor/shape.js";
+import { elementCount, formatShape, type Shape } from "../tensor/shape.js";
 import { type NumericArray, type Tensor, tensor } from "../tensor/tensor.js";
 import { inMebibytes, MOST_RUN_BYTES } from "./memory.js";
 import { declaredType, type ValueInfo } from "./model.js";
@@ -32,6 +32,23 @@ export function sampleInputs(
   const random = generator(seed);
   let bytes = 0;
   return new Map(
+    [...sampleShapes(inputs, open)].map(([name, { dtype, shape }]) => {
+      bytes += byteLength(dtype, elementCount(shape));
+      if (!(bytes <= MOST_RUN_BYTES)) throw tooLarge(name, dtype, shape);
+      return [name, tensor(dtype, shape, randomElements(name, dtype, shape, random))];
+    }),
+  );
+}
+
+/**
+ * The dtypes and shapes of {@link sampleInputs}, of any size.
+ * @throws PolyheadError MODEL_UNSUPPORTED for inputs of unknown rank
+ */
+export function sampleShapes(
+  inputs: readonly ValueInfo[],
+  open: SampleSizes,
+): Map<string, { readonly dtype: DType; readonly shape: Shape }> {
+  return new Map(
     inputs.map((info) => {
       const type = declaredType(info);
       if (!type?.shape) {
@@ -44,9 +61,7 @@ export function sampleInputs(
       const shape = type.shape.map((size, axis) =>
         typeof size === "number" ? size : axis === 0 ? open.batch : (open.sizes?.get(size) ?? OPEN_SIZE),
       );
-      bytes += byteLength(type.dtype, elementCount(shape));
-      if (!(bytes <= MOST_RUN_BYTES)) throw tooLarge(info.name, type.dtype, shape);
-      return [info.name, tensor(type.dtype, shape, randomElements(info.name, type.dtype, shape, random))];
+      return [info.name, { dtype: type.dtype, shape }];
     }),
   );
 }

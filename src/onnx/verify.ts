@@ -15,7 +15,7 @@ import { requireMemory } from "./memory.js";
 import { readMetadata } from "./metadata.js";
 import { declaredType, type Model } from "./model.js";
 import type { OpenedModel, OpenModel, Optimisation } from "./runner.js";
-import { hasOpenBatch, sampleInputs } from "./samples.js";
+import { hasOpenBatch, sampleInputs, sampleShapes } from "./samples.js";
 import type { Split } from "./split.js";
 
 /** Bound on differences by rounding, relative to an output's largest magnitude. */
@@ -25,7 +25,7 @@ const TOLERANCE = 1e-5;
 export interface ProofOptions {
   /** Inputs for each batch size; 3 by default. */
   readonly inputs?: number;
-  /** Batch sizes to try where the batch is open; 1 and 3 by default. */
+  /** Batch sizes to try where the batch is open; 1 and 3 by default. Smaller ones stand in for what memory does not take. */
   readonly batches?: readonly number[];
   /** Sizes of other open dimensions by name; 64 for those not named. */
   readonly sizes?: ReadonlyMap<string, number>;
@@ -37,6 +37,7 @@ export interface ProofOptions {
 export interface Proof {
   /** Random inputs that were compared, over all batch sizes. */
   readonly inputs: number;
+  /** The batch sizes that were tried. */
   readonly batches: readonly number[];
   /** Whether unoptimised outputs were equal bit for bit; a proof that is not, is not given. */
   readonly bitwise: true;
@@ -59,7 +60,7 @@ export interface Difference {
  * Proves that a split computes what the model does.
  * @throws PolyheadError PROOF_FAILED with the output, the input and the difference
  * @throws PolyheadError LOAD_FAILED, RUN_FAILED, MODEL_UNSUPPORTED
- * @throws PolyheadError LIMIT_EXCEEDED when a run would take too much memory
+ * @throws PolyheadError LIMIT_EXCEEDED when a run on one row would take too much memory
  */
 export async function proveSplit(
   model: Model,
@@ -69,14 +70,14 @@ export async function proveSplit(
 ): Promise<Proof> {
   const { inputs } = new GraphIndex(split.backbone.graph);
   const isWholeOpen = hasOpenBatch(new GraphIndex(model.graph).inputs);
-  const batches = hasOpenBatch(inputs) ? (options.batches ?? [1, 3]) : [1];
   const perBatch = options.inputs ?? 3;
   const models = [model, split.backbone, ...split.heads.map((head) => head.model)];
-  const sample = (batch: number, seed: number) =>
-    sampleInputs(inputs, { batch, ...(options.sizes && { sizes: options.sizes }) }, seed);
+  const sizesOf = (batch: number) => ({ batch, ...(options.sizes && { sizes: options.sizes }) });
+  const sample = (batch: number, seed: number) => sampleInputs(inputs, sizesOf(batch), seed);
   // Before the runtime sees the models: it computes what is constant as soon as it is given one.
-  const largest = sample(Math.max(...batches), 0);
-  for (const each of [model, split.backbone]) requireMemory(each, largest);
+  const shapesOf = (batch: number) => sampleShapes(inputs, sizesOf(batch));
+  const wanted = hasOpenBatch(inputs) ? (options.batches ?? [1, 3]) : [1];
+  const batches = [...new Set(wanted.map((batch) => fittingBatch([model, split.backbone], batch, shapesOf)))];
   let worst = NONE;
   for (const optimisation of ["off", "all"] as const) {
     await withOpened(open, models, optimisation, async ([whole, backbone, ...heads]) => {
@@ -104,6 +105,25 @@ export async function proveSplit(
     maxAbsDiff: worst.absolute,
     maxRelDiff: worst.relative,
   };
+}
+
+/**
+ * The batch size itself, or the largest below it of which a run fits into memory.
+ * @throws PolyheadError LIMIT_EXCEEDED when not even one row does
+ */
+function fittingBatch(
+  models: readonly Model[],
+  wanted: number,
+  shapesOf: (batch: number) => ReadonlyMap<string, Pick<Tensor, "shape">>,
+): number {
+  for (let batch = wanted; ; batch--) {
+    try {
+      for (const each of models) requireMemory(each, shapesOf(batch));
+      return batch;
+    } catch (thrown) {
+      if (batch <= 1) throw thrown;
+    }
+  }
 }
 
 /**

@@ -9,7 +9,7 @@ import { importTfjsGraph } from "../../src/formats/index.js";
 import { candidateCuts, defaultCut } from "../../src/onnx/cuts.js";
 import { extract } from "../../src/onnx/extract.js";
 import { GraphIndex } from "../../src/onnx/graph.js";
-import { graph, type Model, model, valueInfo } from "../../src/onnx/model.js";
+import { graph, type Model, model, node, valueInfo } from "../../src/onnx/model.js";
 import { parseModel } from "../../src/onnx/read.js";
 import { inferTypes } from "../../src/onnx/shapes.js";
 import { weight } from "../../src/onnx/weight.js";
@@ -352,6 +352,37 @@ describe("networks drawn by hand", () => {
     const names = candidateCuts(made, types, 100).map(({ values }) => values.map(({ name }) => name));
     expect(names).toContainEqual(["c3"]);
     expect(names.flat().filter((name) => types.get(name)?.dtype === "int64")).toEqual([]);
+  });
+
+  it("classifiers on the way to the last one: what each of them reads crosses, the last one's feature too", () => {
+    const kernel = (name: string, filters: number) =>
+      weight(name, float32([filters, 4, 1, 1], new Float32Array(filters * 4).fill(0.1)));
+    const matrix = (name: string) => weight(name, float32([4, 10], new Float32Array(40).fill(0.1)));
+    const classifier = (of: string, name: string) => [
+      node("GlobalAveragePool", [of], [`${name} pool`]),
+      node("Flatten", [`${name} pool`], [`${name} feature`]),
+      node("Gemm", [`${name} feature`, `${name} matrix`], [name]),
+    ];
+    const main = graph("auxiliary", {
+      nodes: [
+        node("Conv", ["x", "k1"], ["trunk"]),
+        node("Conv", ["trunk", "k2"], ["side"]),
+        ...classifier("side", "aux"),
+        node("Conv", ["trunk", "k3"], ["deep"]),
+        ...classifier("deep", "logits"),
+      ],
+      inputs: [valueInfo("x", "float32", ["N", 4, 8, 8])],
+      outputs: [valueInfo("logits", "float32", ["N", 10]), valueInfo("aux", "float32", ["N", 10])],
+      weights: [
+        kernel("k1", 4),
+        kernel("k2", 4),
+        kernel("k3", 4),
+        matrix("aux matrix"),
+        matrix("logits matrix"),
+      ],
+    });
+    const whole = model(main);
+    expect([...defaultCut(whole, inferTypes(whole))].sort()).toEqual(["aux feature", "logits feature"]);
   });
 
   it("a model without a place to cut is refused", () => {

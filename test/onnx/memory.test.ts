@@ -9,6 +9,7 @@ import { weight } from "../../src/onnx/weight.js";
 import type { Dimension } from "../../src/tensor/shape.js";
 import { float32, int64 } from "../../src/tensor/tensor.js";
 import { ARCHITECTURES, architecture } from "./architectures.js";
+import { useRuntime } from "./runtime.js";
 
 const MANY = 2 ** 20;
 
@@ -123,6 +124,33 @@ describe("the memory of a run", () => {
     const split = await splitModel(whole, { at: ["cut"] });
     const open = () => Promise.reject(new Error("the model was opened"));
     await expect(proveSplit(whole, split, open)).rejects.toMatchObject({ code: "LIMIT_EXCEEDED" });
+  });
+});
+
+describe("a proof", () => {
+  const open = useRuntime();
+
+  it("of a network for large pictures uses the batch sizes that fit", async () => {
+    const channels = 16;
+    const whole = model(
+      graph("g", {
+        nodes: [
+          node("Conv", ["x", "filter"], ["map"]),
+          node("Relu", ["map"], ["active"]),
+          node("GlobalAveragePool", ["active"], ["pool"]),
+          node("Flatten", ["pool"], ["flat"]),
+          node("Gemm", ["flat", "matrix"], ["y"]),
+        ],
+        inputs: [valueInfo("x", "float32", ["N", 3, 1280, 1280])],
+        outputs: [valueInfo("y", "float32", ["N", 4])],
+        weights: [
+          weight("filter", float32([channels, 3, 1, 1], new Float32Array(channels * 3).fill(0.1))),
+          weight("matrix", float32([channels, 4], new Float32Array(channels * 4).fill(0.1))),
+        ],
+      }),
+    );
+    const proof = await proveSplit(whole, await splitModel(whole), open, { inputs: 1 });
+    expect(proof).toMatchObject({ batches: [1, 2], inputs: 2, bitwise: true });
   });
 });
 

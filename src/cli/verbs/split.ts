@@ -73,7 +73,7 @@ async function perform(path: string, { at, out, keepBatch = false, size }: Optio
       `${backbonePath}: ${count(parameterCount(split.backbone))} parameters`,
       ...split.taps.map(({ name, dtype, shape }) => `  tap ${name}: ${dtype} ${formatShape(shape)}`),
       ...heads.map((head) => `${head.path}: ${count(parameterCount(head.model))} parameters`),
-      `proved on ${proof.inputs} random inputs: equal bit for bit; optimised, at most ${proof.maxAbsDiff} apart`,
+      `proved on ${proof.inputs} random inputs of ${proof.batches.join(" and ")} ${proof.batches.join() === "1" ? "row" : "rows"}: equal bit for bit; optimised, at most ${proof.maxAbsDiff} apart`,
     ],
   };
 }
