@@ -177,7 +177,7 @@ describe("polyhead import", () => {
       expect(run.stderr).not.toMatch(/^ +at /m);
     }
     expect(await readdir(folder)).not.toContain("never");
-  });
+  }, 300_000);
 
   it.skipIf(!hasFixtures)(
     "refuses published Keras, PyTorch and Teachable Machine files by name",

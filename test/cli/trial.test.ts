@@ -43,7 +43,10 @@ const attempt = (of: ReturnType<typeof model>) =>
     return opened.run(x);
   });
 
-describe("a trial", () => {
+/** Much for a machine that is busy: what is tried takes seconds of processor time. */
+const LONG = 300_000;
+
+describe("a trial", { timeout: LONG }, () => {
   it("runs several models, weights in files of their own included, and leaves nothing behind", async () => {
     const before = (await readdir(tmpdir())).filter((name) => name.startsWith("polyhead-trial-"));
     const sums = await inTrial(async (open) => {

@@ -12,9 +12,9 @@ import { allCases, layOut } from "./cases.js";
 
 const JUDGE = fileURLToPath(new URL("./judge.js", import.meta.url));
 /** A process that has not answered for all of its cases by then hangs; most cases take a hundredth of a second. */
-const HANGS_AFTER_MILLISECONDS = 240_000;
+const HANGS_AFTER_MILLISECONDS = 480_000;
 const LIMIT_MEBIBYTES = 1024;
-const BATCH = 20;
+const BATCH = 10;
 
 interface Verdict {
   readonly folder: string;
