@@ -73,6 +73,17 @@ export function broadcastShapes(...shapes: readonly SymbolicShape[]): SymbolicSh
   return result;
 }
 
+/** Names for the open sizes of an input: the first axis is the batch, unless the shape is that of one image. */
+export function nameOpenSizes(shape: SymbolicShape, prefix: string): Dimension[] {
+  const isImage = shape.length === 3 && shape[0] === -1 && shape[1] === -1;
+  const axes = isImage ? ["height", "width"] : shape.length === 4 ? ["batch", "height", "width"] : ["batch"];
+  return shape.map((size, axis) => {
+    if (size !== -1) return size;
+    const name = axes[axis] ?? `axis_${axis}`;
+    return name === "batch" ? name : `${prefix}${name}`;
+  });
+}
+
 function factors(dimensions: SymbolicShape): { factor: number; names: string[] } {
   let factor = 1;
   const names: string[] = [];

@@ -7,10 +7,11 @@ import { asPolyheadError, PolyheadError } from "../../base/errors.js";
 import type { Folder } from "../../base/folder.js";
 import { type Model, model } from "../../onnx/model.js";
 import type { DType } from "../../tensor/dtype.js";
-import type { Dimension, SymbolicShape } from "../../tensor/shape.js";
+import type { SymbolicShape } from "../../tensor/shape.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import { type Artifact, type PublicTensor, parseArtifact, type Reference, type TfNode } from "./artifact.js";
 import { GraphBuilder, type NamedValue } from "./builder.js";
+import { nameOpenSizes } from "./dimension.js";
 import { malformed } from "./json.js";
 import { neededNodes } from "./order.js";
 import { Call } from "./rule.js";
@@ -263,17 +264,6 @@ class GraphUnderImport {
       },
     );
   }
-}
-
-/** Names for the open sizes of an input: the first axis is the batch, unless the shape is that of one image. */
-function nameOpenSizes(shape: SymbolicShape, prefix: string): Dimension[] {
-  const isImage = shape.length === 3 && shape[0] === -1 && shape[1] === -1;
-  const axes = isImage ? ["height", "width"] : shape.length === 4 ? ["batch", "height", "width"] : ["batch"];
-  return shape.map((size, axis) => {
-    if (size !== -1) return size;
-    const name = axes[axis] ?? `axis_${axis}`;
-    return name === "batch" ? name : `${prefix}${name}`;
-  });
 }
 
 /** Gives later ones of equal names a number. */

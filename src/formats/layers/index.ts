@@ -1,0 +1,3 @@
+/** Models of Keras' layers to ONNX. */
+export type { LayersImport, LayersImportOptions } from "./convert.js";
+export { importTfjsLayers, isTfjsLayersModel } from "./tfjs.js";
