@@ -57,13 +57,21 @@ const DECODINGS: Readonly<Record<string, Decoding>> = { centernet: CENTERNET_DEC
  */
 export async function importModel(path: string, options: ImportOptions = {}): Promise<Imported> {
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-  const wanted: ImportOptions = { ...recipeOf(options.recipe), ...given };
   const source = await readSourceModel(path);
+  const { known } = source;
+  const wanted: ImportOptions = {
+    ...(known.task !== undefined && { task: known.task }),
+    ...(known.activation !== undefined && { activation: known.activation }),
+    ...(known.preprocess !== undefined && { preprocess: known.preprocess }),
+    ...recipeOf(options.recipe),
+    ...given,
+    changes: { ...known.changes, ...options.changes },
+  };
   const evaluation = toEvaluation(source.model);
   const { model } = evaluation;
   const preprocessing = preprocessingOf(model, wanted);
   const decoding = wanted.decode === undefined ? undefined : decodingOf(model, wanted.decode);
-  const labels = wanted.labels === undefined ? undefined : await readLabels(wanted.labels);
+  const labels = wanted.labels === undefined ? known.labels : await readLabels(wanted.labels);
   const remarks = await tryOut(model, preprocessing);
   const notes = [...source.notes, ...evaluation.notes, ...remarks];
   const { file, format, sha256, files } = source;

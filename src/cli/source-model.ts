@@ -1,23 +1,26 @@
 /**
- * Whatever file a user has, as a model: ONNX and TF.js graph models are read, other known formats are refused by
- * name. The content decides, not the file's ending.
+ * Whatever file a user has, as a model. The content decides what it is, not the file's ending; `source-formats.ts`
+ * has the table. A folder that holds one model (TF.js, Teachable Machine) is read as that model.
  */
 import { createHash, type Hash } from "node:crypto";
-import { basename, dirname } from "node:path";
-import { bytesToHex } from "@noble/hashes/utils.js";
+import { stat } from "node:fs/promises";
+import { basename, dirname, join } from "node:path";
 import { PolyheadError } from "../base/errors.js";
 import type { Folder } from "../base/folder.js";
 import { DiskFolder, readFileBytes } from "../files/disk.js";
-import { importTfjsGraph, isTfjsGraphModel } from "../formats/index.js";
 import type { Model } from "../onnx/model.js";
-import { readModel } from "../onnx/read.js";
+import { findFormat, type Known, type SourceFile, type SourceFormat } from "./source-formats.js";
 
 /** A model with where it came from. */
 export interface SourceModel {
   readonly model: Model;
   /** Remarks of the reader. */
   readonly notes: readonly string[];
-  readonly format: "onnx" | "tfjs-graph";
+  readonly format: string;
+  /** What the file is, in words. */
+  readonly label: string;
+  /** What the file says beside the graph. */
+  readonly known: Known;
   /** Name of the file without its folder. */
   readonly file: string;
   /** SHA-256 of that file; of several files, that of the list of theirs: what `sha256sum FILE ... | sha256sum` says. */
@@ -27,58 +30,51 @@ export interface SourceModel {
 }
 
 const PIECE = 2 ** 24;
-const SUPPORTED = ["ONNX files", "TF.js graph models (model.json with its weight files)"];
-
-/** How files begin (in hexadecimal) that are known but not read, and how to bring their models into a form that is. */
-const REFUSED: readonly { kind: string; begins: RegExp; mend: string }[] = [
-  {
-    kind: "an HDF5 file, as Keras writes them",
-    begins: /^894844460d0a/,
-    mend: "convert it with tf2onnx, or with tensorflowjs_converter into a graph model",
-  },
-  {
-    kind: "a zip file, as PyTorch and Keras write them",
-    begins: /^504b0304/,
-    mend: "export it with torch.onnx.export or tf2onnx",
-  },
-  {
-    kind: "a Python pickle, as PyTorch writes them",
-    begins: /^800[2-5]/,
-    mend: "export it with torch.onnx.export",
-  },
-  { kind: "a TFLite file", begins: /^.{8}54464c33/, mend: "convert it with tf2onnx" },
-  {
-    kind: "a safetensors file",
-    begins: /^.{12}00007b/,
-    mend: "export the model that these weights belong to with torch.onnx.export",
-  },
-];
 
 /**
- * The model in a file.
+ * The model in a file, or in a folder that holds one.
  * @throws PolyheadError FILE_NOT_FOUND, MODEL_UNSUPPORTED for other formats and operators, MODEL_MALFORMED,
  *   LIMIT_EXCEEDED, PATH_REFUSED
  */
 export async function readSourceModel(path: string): Promise<SourceModel> {
-  const bytes = await readFileBytes(path);
-  const file = basename(path);
-  const folder = new RememberingFolder(new DiskFolder(dirname(path)));
-  const start = bytesToHex(bytes.subarray(0, 64));
-  const refused = REFUSED.find(({ begins }) => begins.test(start));
-  if (refused) throw unsupported(file, refused.kind, refused.mend);
-  if (/^(efbbbf)?(20|09|0a|0d)*7b/.test(start)) {
-    if (isLayersModel(bytes)) {
-      throw unsupported(
-        file,
-        "a TF.js layers model (as Teachable Machine writes them)",
-        "convert it with tensorflowjs_converter --input_format=tfjs_layers_model --output_format=tfjs_graph_model",
-      );
-    }
-    const { model, notes } = await importTfjsGraph(folder, file);
-    return { model, notes, format: "tfjs-graph", file, ...(await digests(file, bytes, folder)) };
-  }
-  const model = await readModel(bytes, folder);
-  return { model, notes: [], format: "onnx", file, ...(await digests(file, bytes, folder)) };
+  const { source, folder } = await openSource(path);
+  const format = await formatOf(source);
+  const { model, notes = [], known = {} } = await format.read(source);
+  const { file, bytes } = source;
+  const { format: name, label } = format;
+  return { model, notes, format: name, label, known, file, ...(await digests(file, bytes, folder)) };
+}
+
+/** What a file is, in words, and the names of the files that belong to it; read no further than that needs. */
+export async function describeSource(path: string): Promise<{ label: string; parts: readonly string[] }> {
+  const { source } = await openSource(path);
+  const format = await formatOf(source);
+  return { label: format.label, parts: (await format.parts?.(source)) ?? [] };
+}
+
+async function openSource(path: string): Promise<{ source: SourceFile; folder: RememberingFolder }> {
+  const inner = (await isDirectory(path)) ? join(path, "model.json") : path;
+  const folder = new RememberingFolder(new DiskFolder(dirname(inner)));
+  const bytes = await readFileBytes(inner);
+  return { source: { bytes, file: basename(inner), folder }, folder };
+}
+
+/** Whether a path leads to a directory. */
+export async function isDirectory(path: string): Promise<boolean> {
+  return stat(path).then(
+    (found) => found.isDirectory(),
+    () => false,
+  );
+}
+
+async function formatOf(source: SourceFile): Promise<SourceFormat> {
+  const format = await findFormat(source);
+  if (format) return format;
+  throw new PolyheadError(
+    "MODEL_MALFORMED",
+    `${JSON.stringify(source.file)} is no model file that is known.`,
+    { file: source.file },
+  );
 }
 
 /** A folder that knows which of its files were read. */
@@ -122,22 +118,4 @@ async function hashFile(hash: Hash, name: string, folder: Folder): Promise<Hash>
   for (let offset = 0; offset < size; offset += PIECE)
     hash.update(await folder.read(name, offset, Math.min(PIECE, size - offset)));
   return hash;
-}
-
-/** Broken JSON is left to the importer, which says what is wrong with it. */
-function isLayersModel(bytes: Uint8Array): boolean {
-  try {
-    const json: unknown = JSON.parse(new TextDecoder().decode(bytes));
-    return typeof json === "object" && json !== null && "modelTopology" in json && !isTfjsGraphModel(json);
-  } catch {
-    return false;
-  }
-}
-
-function unsupported(file: string, kind: string, mend: string): PolyheadError {
-  return new PolyheadError(
-    "MODEL_UNSUPPORTED",
-    `${JSON.stringify(file)} is ${kind}; expected one of ${SUPPORTED.join(", ")}. To use it, ${mend}.`,
-    { file, got: kind, expected: SUPPORTED },
-  );
 }

@@ -5,6 +5,7 @@ import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { zipSync } from "fflate";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { loadModel, saveModel } from "../../src/files/disk.js";
 import { readMetadata } from "../../src/onnx/metadata.js";
@@ -141,7 +142,9 @@ describe("polyhead import", () => {
       at("noise.onnx"),
       Uint8Array.from({ length: 300 }, (_, place) => (place * 89 + 255) % 256),
     );
-    await writeFile(at("layers.json"), JSON.stringify({ modelTopology: { class_name: "Sequential" } }));
+    const custom = { class_name: "Lambda", config: { name: "twice", function: "eval" } };
+    const topology = { class_name: "Sequential", config: { name: "own", layers: [custom] } };
+    await writeFile(at("layers.json"), JSON.stringify({ modelTopology: topology, weightsManifest: [] }));
     await writeFile(at("broken.json"), '{"modelTopology": ');
     await writeFile(at("archive.pth"), Uint8Array.of(0x50, 0x4b, 3, 4, 0, 0, 0, 0));
     await writeFile(at("gaps.txt"), "one\n\nthree\n");
@@ -156,7 +159,7 @@ describe("polyhead import", () => {
       [[at("nowhere.onnx")], 66, "FILE_NOT_FOUND", /nowhere/],
       [[at("noise.onnx")], 65, "MODEL_MALFORMED", /./],
       [[at("broken.json")], 65, "MODEL_MALFORMED", /not JSON/],
-      [[at("layers.json")], 65, "MODEL_UNSUPPORTED", /layers model.*TF\.js graph models/],
+      [[at("layers.json")], 65, "MODEL_UNSUPPORTED", /Lambda.*never run/],
       [[at("archive.pth")], 65, "MODEL_UNSUPPORTED", /PyTorch.*expected one of ONNX files/],
       [[at("lost.onnx")], 65, "LOAD_FAILED", /NoSuchOperator/],
       [[published("handtrack.json")], 65, "MODEL_UNSUPPORTED", /Enter.*LoopCond.*TensorListReserve/],
@@ -179,23 +182,63 @@ describe("polyhead import", () => {
     expect(await readdir(folder)).not.toContain("never");
   }, 300_000);
 
+  it.skipIf(!hasFixtures)("refuses published Keras and PyTorch files by name", async () => {
+    const cases: [file: string, says: RegExp][] = [
+      ["keras/fer2013_mini_XCEPTION.102-0.66.hdf5", /Keras/],
+      ["heads/linear_state.pth", /PyTorch/],
+      ["heads/linear_state_legacy.pth", /PyTorch/],
+      ["heads/linear.safetensors", /safetensors/],
+    ];
+    for (const [file, says] of cases) {
+      const run = await polyhead("import", join(fixturesDir, file), "-o", at("never.onnx"));
+      expect({ file, status: run.status }).toEqual({ file, status: 65 });
+      expect(run.stderr).toMatch(says);
+      expect(run.stderr).toContain("MODEL_UNSUPPORTED");
+    }
+    expect(existsSync(at("never.onnx"))).toBe(false);
+  });
+
   it.skipIf(!hasFixtures)(
-    "refuses published Keras, PyTorch and Teachable Machine files by name",
+    "imports Teachable Machine exports, as a folder, a file and a zip, with labels",
     async () => {
-      const cases: [file: string, says: RegExp][] = [
-        ["keras/fer2013_mini_XCEPTION.102-0.66.hdf5", /Keras/],
-        ["heads/linear_state.pth", /PyTorch/],
-        ["heads/linear_state_legacy.pth", /PyTorch/],
-        ["heads/linear.safetensors", /safetensors/],
-        ["teachable-machine/banknotes/model.json", /Teachable Machine/],
-      ];
-      for (const [file, says] of cases) {
-        const run = await polyhead("import", join(fixturesDir, file), "-o", at("never.onnx"));
-        expect({ file, status: run.status }).toEqual({ file, status: 65 });
-        expect(run.stderr).toMatch(says);
-        expect(run.stderr).toContain("MODEL_UNSUPPORTED");
+      const source = join(fixturesDir, "teachable-machine", "road-signs");
+      const names = ["model.json", "metadata.json", "weights.bin"];
+      const files = await Promise.all(
+        names.map(async (name) => [name, await readFile(join(source, name))] as const),
+      );
+      await writeFile(at("signs.zip"), zipSync(Object.fromEntries(files)));
+      const found: unknown[] = [];
+      for (const given of [source, join(source, "model.json"), at("signs.zip")]) {
+        const run = await polyhead("import", given, "-o", at("signs.onnx"), "--json");
+        expect({ status: run.status, stderr: run.stderr }).toEqual({ status: 0, stderr: "" });
+        const written = await loadModel(at("signs.onnx"));
+        const { preprocessing, labels, task, activation, provenance } = readMetadata(written);
+        expect(preprocessing).toMatchObject({
+          height: 224,
+          width: 224,
+          layout: "nhwc",
+          range: [-1, 1],
+          fit: "cover",
+        });
+        expect([labels?.length, labels?.[1], task, activation]).toEqual([
+          10,
+          "Stop",
+          "classification",
+          "none",
+        ]);
+        expect(provenance).toMatchObject({ format: "teachable-machine" });
+        found.push(written.graph);
       }
-      expect(existsSync(at("never.onnx"))).toBe(false);
+      expect(found[1]).toEqual(found[0]);
+      expect(found[2]).toEqual(found[0]);
     },
   );
+
+  it.skipIf(!hasFixtures)("shares models as they came, without an import before", async () => {
+    const exports = ["banknotes", "road-signs"].map((name) => join(fixturesDir, "teachable-machine", name));
+    const run = await polyhead("share", ...exports, "--json");
+    expect(run.stderr).toBe("");
+    const { segments } = JSON.parse(run.stdout);
+    expect(segments.map(({ usedBy }: { usedBy: string[] }) => usedBy.length)).toEqual([2, 1, 1]);
+  });
 });

@@ -20,8 +20,8 @@ interface Options extends Omit<ImportOptions, "changes"> {
 export function addImport(program: Command): void {
   const command = program
     .command("import")
-    .description("bring a TF.js graph model or an ONNX file in, checked in the runtime")
-    .argument("<file>", "model.json of a TF.js graph model, or an ONNX file")
+    .description("bring a model of another format or an ONNX file in, checked in the runtime")
+    .argument("<file>", "the model's file, or the folder of a TF.js model or Teachable Machine export")
     .requiredOption("-o, --out <file>", "ONNX file to write")
     .option("--recipe <name>", `all that follows at once: ${Object.keys(MODEL_RECIPES).join(", ")}`)
     .option("--preprocess <recipe>", "how an image becomes the input")

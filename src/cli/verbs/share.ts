@@ -1,17 +1,17 @@
 /** `polyhead share`: what several models have in common. */
 import { basename } from "node:path";
 import type { Command } from "commander";
-import { loadModel } from "../../files/disk.js";
 import { type Shared, shareReport } from "../../onnx/share.js";
 import { count, table } from "../format.js";
 import { type Outcome, performs } from "../outcome.js";
+import { readSourceModel } from "../source-model.js";
 
 /** Adds the verb. */
 export function addShare(program: Command): void {
   const command = program
     .command("share")
     .description("show what models have in common")
-    .argument("<models...>", "ONNX files");
+    .argument("<models...>", "ONNX files, or any other that import takes");
   performs(command, perform);
 }
 
@@ -21,7 +21,7 @@ async function perform(paths: readonly string[]): Promise<Outcome> {
   const models = await Promise.all(
     paths.map(async (path, at) => ({
       name: areUnique ? (short[at] ?? path) : path,
-      model: await loadModel(path),
+      model: (await readSourceModel(path)).model,
     })),
   );
   const report = await shareReport(models);
