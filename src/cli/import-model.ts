@@ -10,7 +10,7 @@ import { type Activation, readMetadata, withMetadata } from "../onnx/metadata.js
 import { type Model, valueInfo } from "../onnx/model.js";
 import { sampleInputs } from "../onnx/samples.js";
 import { type Tensor, toNumbers } from "../tensor/tensor.js";
-import { CENTERNET_DECODING, type Decoding, parseDecoding } from "../vision/decoding.js";
+import { CENTERNET_DECODING, type Decoding, outputsOf, parseDecoding } from "../vision/decoding.js";
 import { inputShape, type PartialPreprocessing, type Preprocessing } from "../vision/preprocessing.js";
 import { imageInput, preprocessingFor } from "./image-input.js";
 import { readLabels } from "./labels.js";
@@ -122,12 +122,8 @@ function decodingOf(model: Model, source: string): Decoding {
     );
   }
   const decoding = known ?? parseDecoding(source, "INVALID_ARGUMENT");
-  const named =
-    decoding.arrangement === "rows"
-      ? [decoding.rows]
-      : [decoding.boxes, decoding.scores, ...(decoding.classes === undefined ? [] : [decoding.classes])];
   const { outputNames } = new GraphIndex(model.graph);
-  const missing = named.find((name) => !outputNames.includes(name));
+  const missing = outputsOf(decoding).find((name) => !outputNames.includes(name));
   if (missing === undefined) return decoding;
   throw new PolyheadError(
     "INVALID_ARGUMENT",

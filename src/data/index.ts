@@ -1,4 +1,4 @@
-/** What feeds training: data sets, splits, augmentation, batches. */
+/** What feeds training and says when it may stop: data sets, splits, augmentation, batches. */
 
 export * from "./array-set.js";
 export * from "./augmentation.js";
@@ -6,6 +6,7 @@ export * from "./balance.js";
 export * from "./batches.js";
 export * from "./coco-file.js";
 export * from "./data-set.js";
+export * from "./early-stopping.js";
 export * from "./folds.js";
 export * from "./image-file.js";
 export * from "./image-folder.js";

@@ -3,19 +3,9 @@
  * Pascal VOC all come to this; `data-set.ts` looks at the images.
  */
 import { PolyheadError } from "../base/errors.js";
-import type { Box } from "../vision/detections.js";
+import type { ObjectBox } from "../vision/detections.js";
 
-/** An object on an image: its class and where it is, in pixels of the upright image. */
-export interface ObjectBox extends Box {
-  /** Place of its class in the labels. */
-  readonly classIndex: number;
-  /**
-   * Neither learned from nor counted for or against a detector: COCO's crowds and Pascal VOC's difficult objects.
-   */
-  readonly isIgnored?: boolean;
-  /** Area of the object itself in pixels (of its outline, say), where the source has one; of the box else. */
-  readonly area?: number;
-}
+export type { ObjectBox };
 
 /** An image file and what it shows: the place of its class in the labels, or the objects on it. */
 export interface ListedImage<Target> {

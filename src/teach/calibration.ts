@@ -3,6 +3,7 @@
  * fitted on scores of examples that the scorer had not seen, and measures of how well probabilities hold.
  */
 import { softmax } from "../vision/classification.js";
+import { calibrationError } from "../vision/metrics.js";
 import { type Matrix, row } from "./linear-algebra.js";
 
 const LEAST_LOGARITHM = Math.log(1e-3);
@@ -61,20 +62,17 @@ export function crossEntropy(scores: Matrix, classes: readonly number[], factor 
   return classes.length === 0 ? 0 : sum / classes.length;
 }
 
-/**
- * Expected calibration error: how far, on average, the best class's probability is from the share of such answers
- * that are right, over ten bins of equal width (Naeini et al. 2015).
- */
-export function calibrationError(logits: Matrix, classes: readonly number[], bins = 10): number {
-  const gaps = new Float64Array(bins);
-  classes.forEach((own, example) => {
+/** Expected calibration error of softmax(logits), over ten bins. */
+export function calibrationErrorOf(logits: Matrix, classes: readonly number[]): number {
+  const answers = classes.map((own, example) => {
     const probabilities = softmax(row(logits, example));
     const best = bestOf(probabilities);
-    const confidence = probabilities[best] ?? 0;
-    const bin = Math.min(bins - 1, Math.floor(confidence * bins));
-    gaps[bin] = (gaps[bin] ?? 0) + confidence - (best === own ? 1 : 0);
+    return { confidence: probabilities[best] ?? 0, isRight: best === own };
   });
-  return gaps.reduce((sum, gap) => sum + Math.abs(gap), 0) / Math.max(1, classes.length);
+  return calibrationError(
+    answers.map(({ confidence }) => confidence),
+    answers.map(({ isRight }) => isRight),
+  );
 }
 
 /** Place of the largest number; the first of equals. */

@@ -10,7 +10,7 @@ import {
   mean,
   standardDeviation,
 } from "../vision/metrics.js";
-import { calibrationError, crossEntropy } from "./calibration.js";
+import { calibrationErrorOf, crossEntropy } from "./calibration.js";
 import { bestClasses, fitClassifiers, logitsOf, type Method } from "./classifier.js";
 import { type Matrix, row, selectRows, zeros } from "./linear-algebra.js";
 
@@ -86,7 +86,7 @@ export function crossValidate(
     baseline: Math.max(...perClass.map(({ support }) => support)) / classes.length,
     balancedAccuracy: mean(perClass.map(({ recall }) => recall)),
     logLoss: crossEntropy(logits, classes),
-    calibrationError: calibrationError(logits, classes),
+    calibrationError: calibrationErrorOf(logits, classes),
     perClass,
     confusion,
   };

@@ -68,7 +68,8 @@ export function sigmoid(values: ArrayLike<number>): Float64Array {
   return Float64Array.from(values, (value) => 1 / (1 + Math.exp(-value)));
 }
 
-function activate(values: Float64Array, activation: Activation): Float64Array {
+/** Scores from 0 to 1 of one row. */
+export function activate(values: Float64Array, activation: Activation): Float64Array {
   if (activation === "none") return values;
   return activation === "softmax" ? softmax(values) : sigmoid(values);
 }

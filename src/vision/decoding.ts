@@ -1,8 +1,8 @@
 /**
  * What a detector's outputs mean, as a plain record that travels as JSON in the model's metadata
  * (`polyhead.decoding`). Two arrangements cover the published detectors: one array with a row a candidate, or
- * separate arrays of boxes, scores and classes. Anchors and other raw regression must be decoded within the
- * model's graph. Data only; `detections.ts` does what the record says.
+ * separate arrays of boxes, scores and classes; a third is the head that `centre-head.ts` makes targets for. Anchors
+ * and other raw regression must be decoded within the model's graph. Data only; `detections.ts` does what it says.
  */
 import type { ErrorCode } from "../base/errors.js";
 import { RecordReader } from "./record.js";
@@ -32,8 +32,20 @@ export interface ArrayOutputs {
   readonly classes?: string;
 }
 
+/** Maps of an anchor-free head whose cells are `stride` pixels of the model's input wide and high. */
+export interface CentreOutputs {
+  readonly arrangement: "centres";
+  /** Name of the output with probabilities, [1, classes, height, width]; objects are where it has its peaks. */
+  readonly heat: string;
+  /** Name of the output with widths and heights in cells, [1, 2, height, width]. */
+  readonly size: string;
+  /** Name of the output with the centre's place within its cell, [1, 2, height, width]. */
+  readonly offset: string;
+  readonly stride: number;
+}
+
 /** What a detector's outputs mean, and which candidates count. */
-export type Decoding = (RowOutput | ArrayOutputs) & {
+export type Decoding = (RowOutput | ArrayOutputs | CentreOutputs) & {
   /** Corners; or the top left corner, width and height; or the centre, width and height. */
   readonly box: (typeof BOXES)[number];
   /** Pixels of the model's input, or fractions of its width and height. */
@@ -74,10 +86,13 @@ export const CENTERNET_DECODING: Decoding = {
  */
 export function parseDecoding(json: unknown, code: ErrorCode = "MODEL_MALFORMED"): Decoding {
   const reader = new RecordReader(json, "decoding", code);
+  const outputs = parseOutputs(reader);
+  const isCentres = outputs.arrangement === "centres";
   const decoding: Decoding = {
-    ...parseOutputs(reader),
-    box: reader.oneOf("box", BOXES, "x1y1x2y2"),
-    units: reader.oneOf("units", UNITS, "pixels"),
+    ...outputs,
+    // A head of centres has them and sizes, nothing else.
+    box: isCentres ? reader.oneOf("box", ["cxcywh"], "cxcywh") : reader.oneOf("box", BOXES, "x1y1x2y2"),
+    units: isCentres ? reader.oneOf("units", ["pixels"], "pixels") : reader.oneOf("units", UNITS, "pixels"),
     firstClass: reader.number("firstClass", { min: 0, whole: true }, 0),
     scoreThreshold: reader.number("scoreThreshold", { min: 0, max: 1 }, 0.25),
     iouThreshold: reader.number("iouThreshold", { min: 0, max: 1 }, 0.5),
@@ -88,8 +103,29 @@ export function parseDecoding(json: unknown, code: ErrorCode = "MODEL_MALFORMED"
   return decoding;
 }
 
-function parseOutputs(reader: RecordReader): RowOutput | ArrayOutputs {
-  const arrangement = reader.oneOf("arrangement", ["rows", "arrays"]);
+/** Names of the outputs that a decoding reads. */
+export function outputsOf(decoding: Decoding): string[] {
+  switch (decoding.arrangement) {
+    case "rows":
+      return [decoding.rows];
+    case "arrays":
+      return [decoding.boxes, decoding.scores, ...(decoding.classes === undefined ? [] : [decoding.classes])];
+    case "centres":
+      return [decoding.heat, decoding.size, decoding.offset];
+  }
+}
+
+function parseOutputs(reader: RecordReader): RowOutput | ArrayOutputs | CentreOutputs {
+  const arrangement = reader.oneOf("arrangement", ["rows", "arrays", "centres"]);
+  if (arrangement === "centres") {
+    return {
+      arrangement,
+      heat: reader.text("heat"),
+      size: reader.text("size"),
+      offset: reader.text("offset"),
+      stride: reader.number("stride", { min: 1, whole: true }, 4),
+    };
+  }
   if (arrangement === "arrays") {
     const outputs = { arrangement, boxes: reader.text("boxes"), scores: reader.text("scores") };
     return reader.has("classes") ? { ...outputs, classes: reader.text("classes") } : outputs;

@@ -3,8 +3,8 @@
  * non-maximum suppression. One image at a time.
  */
 import { PolyheadError } from "../base/errors.js";
-import { formatShape, type Tensor, toNumbers } from "../tensor/index.js";
-import type { ArrayOutputs, Decoding, RowOutput } from "./decoding.js";
+import { formatShape, type Shape, type Tensor, toNumbers } from "../tensor/index.js";
+import type { ArrayOutputs, CentreOutputs, Decoding, RowOutput } from "./decoding.js";
 import { type Placement, toImagePoint } from "./placement.js";
 
 /** A rectangle on an image, in pixels from the top left corner; x2 and y2 are outer edges. */
@@ -13,6 +13,18 @@ export interface Box {
   readonly y1: number;
   readonly x2: number;
   readonly y2: number;
+}
+
+/** An object on an image, as somebody marked it: its class and where it is. */
+export interface ObjectBox extends Box {
+  /** Place of its class in the labels. */
+  readonly classIndex: number;
+  /**
+   * Neither learned from nor counted for or against a detector: COCO's crowds and Pascal VOC's difficult objects.
+   */
+  readonly isIgnored?: boolean;
+  /** Area of the object itself in pixels (of its outline, say), where it is known; of the box else. */
+  readonly area?: number;
 }
 
 /** One object that was found. */
@@ -39,10 +51,8 @@ export function decodeDetections(
   labels: readonly string[],
   placement: Placement,
 ): Detection[] {
-  const candidates =
-    decoding.arrangement === "rows" ? fromRows(outputs, decoding) : fromArrays(outputs, decoding);
   const detections: Detection[] = [];
-  for (const { values, score, classNumber } of candidates) {
+  for (const { values, score, classNumber } of candidatesOf(outputs, decoding)) {
     const classIndex = classNumber - decoding.firstClass;
     // Written so that NaN fails.
     const counts = score >= decoding.scoreThreshold && Number.isInteger(classIndex) && classIndex >= 0;
@@ -97,6 +107,17 @@ interface Candidate {
   readonly classNumber: number;
 }
 
+function candidatesOf(outputs: ReadonlyMap<string, Tensor>, decoding: Decoding): Iterable<Candidate> {
+  switch (decoding.arrangement) {
+    case "rows":
+      return fromRows(outputs, decoding);
+    case "arrays":
+      return fromArrays(outputs, decoding);
+    case "centres":
+      return fromCentres(outputs, decoding);
+  }
+}
+
 function* fromRows(outputs: ReadonlyMap<string, Tensor>, decoding: RowOutput): Generator<Candidate> {
   const { boxColumn, scoreColumn, classColumn } = decoding;
   const needed = Math.max(boxColumn + 4, scoreColumn + 1, classColumn + 1);
@@ -133,12 +154,68 @@ function* fromArrays(outputs: ReadonlyMap<string, Tensor>, decoding: ArrayOutput
   }
 }
 
+/** The peaks of the heat map: cells that no neighbour of their class exceeds. */
+function* fromCentres(
+  outputs: ReadonlyMap<string, Tensor>,
+  decoding: CentreOutputs & Pick<Decoding, "scoreThreshold">,
+): Generator<Candidate> {
+  const { stride, scoreThreshold } = decoding;
+  const heat = readMap(outputs, decoding.heat);
+  const [size, offset] = [decoding.size, decoding.offset].map((name) => {
+    const map = readMap(outputs, name);
+    const isAlike = map.channels === 2 && map.height === heat.height && map.width === heat.width;
+    if (isAlike) return map.values;
+    throw unlike(
+      name,
+      formatShape([1, 2, heat.height, heat.width]),
+      formatShape([1, map.channels, map.height, map.width]),
+    );
+  });
+  const { channels, height, width, values } = heat;
+  const cells = height * width;
+  for (let classNumber = 0; classNumber < channels; classNumber++) {
+    const map = values.subarray(classNumber * cells, (classNumber + 1) * cells);
+    for (let cell = 0; cell < cells; cell++) {
+      const score = map[cell] ?? 0;
+      const [row, column] = [Math.floor(cell / width), cell % width];
+      if (!(score >= scoreThreshold) || !isPeak(map, heat, row, column)) continue;
+      const at = (array: Float64Array | undefined, channel: number) => array?.[channel * cells + cell] ?? 0;
+      const x = column + at(offset, 0);
+      const y = row + at(offset, 1);
+      const box = [x, y, at(size, 0), at(size, 1)];
+      yield { values: Float64Array.from(box, (value) => value * stride), score, classNumber };
+    }
+  }
+}
+
+function isPeak(
+  map: Float64Array,
+  { height, width }: { height: number; width: number },
+  row: number,
+  column: number,
+): boolean {
+  const own = map[row * width + column] ?? 0;
+  for (let y = Math.max(0, row - 1); y <= Math.min(height - 1, row + 1); y++) {
+    for (let x = Math.max(0, column - 1); x <= Math.min(width - 1, column + 1); x++) {
+      if ((map[y * width + x] ?? 0) > own) return false;
+    }
+  }
+  return true;
+}
+
+/** An output of one image with a map a channel. */
+function readMap(outputs: ReadonlyMap<string, Tensor>, name: string) {
+  const { values, shape } = readOutput(outputs, name, 3);
+  const [channels = 0, height = 0, width = 0] = shape.slice(-3);
+  return { values, channels, height, width };
+}
+
 /** An output's numbers, after a check that it is for one image and has `rank` dimensions beside. */
 function readOutput(
   outputs: ReadonlyMap<string, Tensor>,
   name: string,
-  rank: 1 | 2,
-): { values: Float64Array; columns: number } {
+  rank: 1 | 2 | 3,
+): { values: Float64Array; columns: number; shape: Shape } {
   const output = outputs.get(name);
   if (!output) throw unlike(name, "an output of this name", [...outputs.keys()].join(", ") || "no output");
   const { shape } = output;
@@ -146,7 +223,7 @@ function readOutput(
   if (!single && shape.length !== rank) {
     throw unlike(name, `the outputs of one image in ${rank} dimensions`, `shape ${formatShape(shape)}`);
   }
-  return { values: toNumbers(output), columns: rank === 1 ? 1 : (shape.at(-1) ?? 1) };
+  return { values: toNumbers(output), columns: rank === 1 ? 1 : (shape.at(-1) ?? 1), shape };
 }
 
 /** A box in whatever form as corners. */

@@ -1,6 +1,9 @@
 /** Images in, preprocessing, decoding of results, metrics and pictures of results. */
+export * from "./average-precision.js";
+export * from "./centre-head.js";
 export * from "./classes.js";
 export * from "./classification.js";
+export * from "./classification-quality.js";
 export * from "./coco.js";
 export * from "./decoding.js";
 export * from "./detections.js";

@@ -70,6 +70,45 @@ export function classQualities(matrix: readonly (readonly number[])[]): ClassQua
   });
 }
 
+/** A range that a true value lies in with the confidence that was asked for. */
+export interface Interval {
+  readonly low: number;
+  readonly high: number;
+}
+
+/**
+ * Where the true share lies when `right` of `total` independent examples were right: Wilson's score interval (1927),
+ * which keeps its confidence for few examples and for shares near 0 and 1 (Brown, Cai and DasGupta 2001).
+ * @param deviations of the normal distribution; 1.96 for 95 %
+ */
+export function wilsonInterval(right: number, total: number, deviations = 1.959963984540054): Interval {
+  if (total === 0) return { low: 0, high: 1 };
+  const share = right / total;
+  const square = deviations ** 2 / total;
+  const centre = (share + square / 2) / (1 + square);
+  const half = Math.sqrt(share * (1 - share) * square + square ** 2 / 4) / (1 + square);
+  return { low: Math.max(0, centre - half), high: Math.min(1, centre + half) };
+}
+
+/**
+ * Expected calibration error: how far, on average, the probability of an answer is from the share of such answers that
+ * are right, over bins of equal width (Naeini et al. 2015).
+ * @param confidences probability of each answer
+ * @param isRight whether it was right
+ */
+export function calibrationError(
+  confidences: readonly number[],
+  isRight: readonly boolean[],
+  bins = 10,
+): number {
+  const gaps = new Float64Array(bins);
+  confidences.forEach((confidence, at) => {
+    const bin = Math.min(bins - 1, Math.floor(confidence * bins));
+    gaps[bin] = (gaps[bin] ?? 0) + confidence - (isRight[at] ? 1 : 0);
+  });
+  return gaps.reduce((total, gap) => total + Math.abs(gap), 0) / Math.max(1, confidences.length);
+}
+
 /** Arithmetic mean; 0 for no values. */
 export function mean(values: readonly number[]): number {
   return ratio(sum(values), values.length);
