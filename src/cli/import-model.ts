@@ -2,11 +2,15 @@
  * Import: a file of any supported format as a model in evaluation mode that was tried out in the runtime, with
  * what the user knows about it (preprocessing, labels, task, decoding) in its metadata. Writes nothing.
  */
+import { basename } from "node:path";
 import { PolyheadError } from "../base/errors.js";
+import { loadModel } from "../files/disk.js";
+import type { TorchImportOptions } from "../formats/index.js";
 import { toEvaluation } from "../onnx/evaluation.js";
+import { bindHead, tapsOf } from "../onnx/fit.js";
 import { GraphIndex } from "../onnx/graph.js";
 import { requireMemory } from "../onnx/memory.js";
-import { type Activation, readMetadata, withMetadata } from "../onnx/metadata.js";
+import { type Activation, readMetadata, type Tap, withMetadata } from "../onnx/metadata.js";
 import { type Model, valueInfo } from "../onnx/model.js";
 import { sampleInputs } from "../onnx/samples.js";
 import { type Tensor, toNumbers } from "../tensor/tensor.js";
@@ -33,6 +37,12 @@ export interface ImportOptions {
   readonly decode?: string | undefined;
   /** What turns a classifier's numbers into scores. */
   readonly activation?: Activation | undefined;
+  /** What a PyTorch or safetensors file does not say itself. */
+  readonly torch?: TorchImportOptions | undefined;
+  /** An ONNX file whose tap the head reads, on the user's word. */
+  readonly backbone?: string | undefined;
+  /** That tap; by default the one output of the backbone that has the type of the head's input. */
+  readonly tap?: string | undefined;
 }
 
 /** An imported model, and remarks on what was changed or assumed. */
@@ -53,11 +63,12 @@ const DECODINGS: Readonly<Record<string, Decoding>> = { centernet: CENTERNET_DEC
 /**
  * The model in a file, ready to be written or used.
  * @throws PolyheadError INVALID_ARGUMENT, FILE_NOT_FOUND, MODEL_MALFORMED, MODEL_UNSUPPORTED, LOAD_FAILED,
- *   RUN_FAILED, LIMIT_EXCEEDED when a run would take too much memory, DATA_MALFORMED for labels
+ *   HEAD_MISMATCH, NOT_FOUND, RUN_FAILED, LIMIT_EXCEEDED when a run would take too much memory, DATA_MALFORMED for labels
  */
 export async function importModel(path: string, options: ImportOptions = {}): Promise<Imported> {
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
-  const source = await readSourceModel(path);
+  const taps = await offeredTaps(options);
+  const source = await readSourceModel(path, { torch: shapedBy(taps, options.torch) });
   const { known } = source;
   const wanted: ImportOptions = {
     ...(known.task !== undefined && { task: known.task }),
@@ -68,12 +79,13 @@ export async function importModel(path: string, options: ImportOptions = {}): Pr
     changes: { ...known.changes, ...options.changes },
   };
   const evaluation = toEvaluation(source.model);
-  const { model } = evaluation;
+  const fit = taps && bindHead(evaluation.model, taps);
+  const model = fit?.model ?? evaluation.model;
   const preprocessing = preprocessingOf(model, wanted);
   const decoding = wanted.decode === undefined ? undefined : decodingOf(model, wanted.decode);
   const labels = wanted.labels === undefined ? known.labels : await readLabels(wanted.labels);
   const remarks = await tryOut(model, preprocessing);
-  const notes = [...source.notes, ...evaluation.notes, ...remarks];
+  const notes = [...source.notes, ...evaluation.notes, ...remarks, ...(fit ? [wordOf(fit.tap, wanted)] : [])];
   const { file, format, sha256, files } = source;
   return {
     model: withMetadata(model, {
@@ -82,11 +94,49 @@ export async function importModel(path: string, options: ImportOptions = {}): Pr
       ...(labels && { labels }),
       ...(wanted.task !== undefined && { task: wanted.task }),
       ...(wanted.activation !== undefined && { activation: wanted.activation }),
-      provenance: { file, format, sha256, files, polyhead: manifest.version },
+      provenance: {
+        ...{ file, format, sha256, files, polyhead: manifest.version },
+        ...(fit && {
+          fit: { tap: fit.tap.name, backbone: basename(wanted.backbone ?? ""), by: "the user's word" },
+        }),
+        ...saidOf(wanted.torch),
+      },
       ...(notes.length > 0 && { notes: [...(readMetadata(model).notes ?? []), ...notes] }),
     }),
     notes,
   };
+}
+
+/** What the head may read; undefined when the user names no backbone. */
+async function offeredTaps({ backbone, tap }: ImportOptions): Promise<Tap[] | undefined> {
+  if (backbone !== undefined) return tapsOf(await loadModel(backbone), tap);
+  if (tap === undefined) return undefined;
+  throw new PolyheadError(
+    "INVALID_ARGUMENT",
+    "A tap is one of a backbone; name that too: --for BACKBONE.onnx.",
+    {
+      got: tap,
+    },
+  );
+}
+
+/** Where only one tap is offered, its shape is that of the head's input. */
+function shapedBy(taps: readonly Tap[] | undefined, given: TorchImportOptions = {}): TorchImportOptions {
+  const [tap, ...others] = taps ?? [];
+  return tap && others.length === 0 ? { inputLike: tap.shape, ...given } : given;
+}
+
+/** What the user said about the file, for its provenance. */
+function saidOf({ head, architecture, hidden }: TorchImportOptions = {}): Readonly<Record<string, unknown>> {
+  return {
+    ...(head !== undefined && { part: head }),
+    ...(architecture && { architecture }),
+    ...(hidden && { hidden }),
+  };
+}
+
+function wordOf({ name }: Tap, { backbone = "" }: ImportOptions): string {
+  return `The head reads ${JSON.stringify(name)} of ${basename(backbone)} on your word: the types fit, and nothing in the file tells which features it was trained on.`;
 }
 
 function recipeOf(name: string | undefined): ImportOptions {

@@ -8,12 +8,17 @@ import type { Folder } from "../base/folder.js";
 import { isZip } from "../base/zip.js";
 import { ZipFolder } from "../base/zip-folder.js";
 import {
+  importSafetensors,
   importTfjsGraph,
   importTfjsLayers,
+  importTorch,
+  isSafetensors,
   isTeachableMachine,
   isTfjsGraphModel,
   isTfjsLayersModel,
   readTeachableMachine,
+  type TorchImportOptions,
+  torchKind,
 } from "../formats/index.js";
 import type { Activation } from "../onnx/metadata.js";
 import type { Model } from "../onnx/model.js";
@@ -45,6 +50,12 @@ export interface Read {
   readonly known?: Known;
 }
 
+/** What the caller says about a file that does not say it itself. */
+export interface SourceOptions {
+  /** For PyTorch and safetensors files only. */
+  readonly torch?: TorchImportOptions;
+}
+
 /** One format. */
 export interface SourceFormat {
   /** Short name for programs, kept as provenance. */
@@ -54,13 +65,14 @@ export interface SourceFormat {
   /** Whether a file is of this format. */
   readonly matches: (source: SourceFile) => boolean | Promise<boolean>;
   /** Reads the model; formats that are not read throw MODEL_UNSUPPORTED. */
-  readonly read: (source: SourceFile) => Promise<Read>;
+  readonly read: (source: SourceFile, options: SourceOptions) => Promise<Read>;
   /** Names of the other files in its folder that belong to it. */
   readonly parts?: (source: SourceFile) => Promise<readonly string[]>;
 }
 
 const SUPPORTED = [
   "ONNX files",
+  "PyTorch and safetensors files",
   "TF.js graph and layers models (model.json with its weight files)",
   "Teachable Machine exports (their folder or zip)",
 ];
@@ -98,19 +110,25 @@ const FORMATS: readonly SourceFormat[] = [
       return readExport(folder, `${directory}model.json`, metadata);
     },
   },
+  {
+    format: "torch",
+    label: "PyTorch file",
+    matches: ({ bytes }) => torchKind(bytes) !== undefined,
+    read: async ({ bytes }, { torch }) => importTorch(bytes, torch),
+  },
+  {
+    format: "safetensors",
+    label: "safetensors file",
+    matches: ({ bytes }) => isSafetensors(bytes),
+    read: async ({ bytes }, { torch }) => importSafetensors(bytes, torch),
+  },
   refused("keras-v2", "an HDF5 file, as Keras writes them", /^894844460d0a/, [
     "convert it with tf2onnx, or with tensorflowjs_converter into a graph model",
   ]),
-  refused("zip", "a zip file, as PyTorch and Keras write them", /^504b0304/, [
-    "export it with torch.onnx.export or tf2onnx",
-  ]),
-  refused("pickle", "a Python pickle, as PyTorch writes them", /^800[2-5]/, [
-    "export it with torch.onnx.export",
+  refused("zip", "a zip file of an unknown kind", /^504b0304/, [
+    "take the model out of it; a Keras model can be converted with tf2onnx",
   ]),
   refused("tflite", "a TFLite file", /^.{8}54464c33/, ["convert it with tf2onnx"]),
-  refused("safetensors", "a safetensors file", /^.{12}00007b/, [
-    "export the model that these weights belong to with torch.onnx.export",
-  ]),
   {
     format: "onnx",
     label: "ONNX model",
@@ -123,6 +141,26 @@ const FORMATS: readonly SourceFormat[] = [
 export async function findFormat(source: SourceFile): Promise<SourceFormat | undefined> {
   for (const format of FORMATS) if (await format.matches(source)) return format;
   return undefined;
+}
+
+/**
+ * Refuses to be told of a file what it says itself.
+ * @throws PolyheadError INVALID_ARGUMENT
+ */
+export function checkOptions(
+  { format, label }: SourceFormat,
+  file: string,
+  { torch = {} }: SourceOptions,
+): void {
+  if (format === "torch" || format === "safetensors") return;
+  const said = { ...torch, inputLike: undefined };
+  const [given] = Object.entries(said).flatMap(([name, value]) => (value === undefined ? [] : [name]));
+  if (given === undefined) return;
+  throw new PolyheadError(
+    "INVALID_ARGUMENT",
+    `${JSON.stringify(file)} is read as ${label}; ${given} can be said of PyTorch and safetensors files only.`,
+    { file, got: given },
+  );
 }
 
 /** A format that is known by how its files begin, but not read. */

@@ -9,7 +9,14 @@ import { PolyheadError } from "../base/errors.js";
 import type { Folder } from "../base/folder.js";
 import { DiskFolder, readFileBytes } from "../files/disk.js";
 import type { Model } from "../onnx/model.js";
-import { findFormat, type Known, type SourceFile, type SourceFormat } from "./source-formats.js";
+import {
+  checkOptions,
+  findFormat,
+  type Known,
+  type SourceFile,
+  type SourceFormat,
+  type SourceOptions,
+} from "./source-formats.js";
 
 /** A model with where it came from. */
 export interface SourceModel {
@@ -34,12 +41,13 @@ const PIECE = 2 ** 24;
 /**
  * The model in a file, or in a folder that holds one.
  * @throws PolyheadError FILE_NOT_FOUND, MODEL_UNSUPPORTED for other formats and operators, MODEL_MALFORMED,
- *   LIMIT_EXCEEDED, PATH_REFUSED
+ *   LIMIT_EXCEEDED, PATH_REFUSED; INVALID_ARGUMENT for options of another format
  */
-export async function readSourceModel(path: string): Promise<SourceModel> {
+export async function readSourceModel(path: string, options: SourceOptions = {}): Promise<SourceModel> {
   const { source, folder } = await openSource(path);
   const format = await formatOf(source);
-  const { model, notes = [], known = {} } = await format.read(source);
+  checkOptions(format, source.file, options);
+  const { model, notes = [], known = {} } = await format.read(source, options);
   const { file, bytes } = source;
   const { format: name, label } = format;
   return { model, notes, format: name, label, known, file, ...(await digests(file, bytes, folder)) };

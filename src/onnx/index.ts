@@ -7,6 +7,7 @@ export * from "./cost.js";
 export * from "./cuts.js";
 export * from "./evaluation.js";
 export * from "./extract.js";
+export * from "./fit.js";
 export * from "./graph.js";
 export * from "./identity.js";
 export * from "./inline.js";

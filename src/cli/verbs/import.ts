@@ -1,6 +1,8 @@
 /** `polyhead import`: a model of another format, or an ONNX file as it came, checked and described. */
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { saveModel } from "../../files/disk.js";
+import { asError, PolyheadError } from "../../base/errors.js";
+import { readFileBytes, saveModel } from "../../files/disk.js";
+import type { Architecture } from "../../formats/index.js";
 import { parameterCount } from "../../onnx/cost.js";
 import { GraphIndex } from "../../onnx/graph.js";
 import { ACTIVATIONS } from "../../onnx/metadata.js";
@@ -10,8 +12,13 @@ import { count } from "../format.js";
 import { type ImportOptions, importModel, MODEL_RECIPES } from "../import-model.js";
 import { type Outcome, performs } from "../outcome.js";
 
-interface Options extends Omit<ImportOptions, "changes"> {
+interface Options extends Omit<ImportOptions, "changes" | "torch" | "backbone"> {
   readonly out: string;
+  readonly for?: string;
+  readonly head?: string;
+  readonly architecture?: string;
+  readonly hidden?: string;
+  readonly inputShape?: (number | string)[];
   readonly size?: Readonly<Record<string, unknown>>;
   readonly set?: Readonly<Record<string, unknown>>;
 }
@@ -32,12 +39,30 @@ export function addImport(program: Command): void {
     .option("--decode <recipe|json>", "what a detector's outputs mean: centernet, or JSON")
     .addOption(
       new Option("--activation <name>", "what turns a classifier's numbers into scores").choices(ACTIVATIONS),
-    );
+    )
+    .option("--for <backbone>", "ONNX file that makes the features which the head reads, on your word")
+    .option("--tap <name>", "which of its values; by default the one output of the right type")
+    .option("--head <path>", "PyTorch: this part only, such as fc or model.classifier")
+    .option("--architecture <file|json>", "PyTorch: the layers that the weights belong to")
+    .option("--hidden <activation>", "PyTorch: what stands between layers of a chain: relu, gelu, ..., none")
+    .option("--input-shape <sizes>", "PyTorch: shape of the input, such as batch,512,7,7", parseShape);
   performs(command, perform);
 }
 
-async function perform(path: string, { out, size, set, ...given }: Options): Promise<Outcome> {
-  const { model, notes } = await importModel(path, { ...given, changes: { ...size, ...set } });
+async function perform(path: string, options: Options): Promise<Outcome> {
+  const { out, size, set, for: backbone, head, architecture, hidden, inputShape, ...given } = options;
+  const torch = {
+    ...(head !== undefined && { head }),
+    ...(architecture !== undefined && { architecture: await readArchitecture(architecture) }),
+    ...(hidden !== undefined && { hidden }),
+    ...(inputShape && { inputShape }),
+  };
+  const { model, notes } = await importModel(path, {
+    ...given,
+    backbone,
+    torch,
+    changes: { ...size, ...set },
+  });
   const index = new GraphIndex(model.graph);
   const [inputs, outputs] = [index.inputs, model.graph.output].map((list) => list.map(summary));
   const parameters = parameterCount(model);
@@ -59,6 +84,26 @@ function summary(info: ValueInfo) {
   const type = declaredType(info);
   return { name: info.name, dtype: type?.dtype ?? "unknown", shape: type?.shape ?? ["?"] };
 }
+
+function parseShape(text: string): (number | string)[] {
+  return text.split(",").map((size) => (/^\d+$/.test(size.trim()) ? Number(size) : size.trim()));
+}
+
+/** JSON text, or a file of it. What it says is checked by the import. */
+async function readArchitecture(source: string): Promise<Architecture> {
+  const isText = /^\s*[[{]/.test(source);
+  const text = isText ? source : new TextDecoder().decode(await readFileBytes(source, LONGEST_ARCHITECTURE));
+  try {
+    return JSON.parse(text);
+  } catch (thrown) {
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      `The architecture ${isText ? "" : `in ${JSON.stringify(source)} `}is not JSON: ${asError(thrown).message}`,
+    );
+  }
+}
+
+const LONGEST_ARCHITECTURE = 2 ** 20;
 
 function parseSize(text: string): Readonly<Record<string, unknown>> {
   const [, height, width] = /^(\d{1,5})x(\d{1,5})$/.exec(text) ?? [];

@@ -23,14 +23,40 @@ const AXES: Readonly<Record<number, readonly string[]>> = {
   3: ["depth", "height", "width"],
 };
 
+/** What is known of the shape of the input. */
+export interface InputShapes {
+  /** What holds. */
+  readonly stated?: SymbolicShape | undefined;
+  /** What holds where the layers can take it. */
+  readonly like?: SymbolicShape | undefined;
+}
+
 /**
  * The model of layers in a row.
- * @param shape of the input, if somebody knows it
  * @throws PolyheadError MODEL_UNSUPPORTED, MODEL_MALFORMED; INVALID_ARGUMENT when the shape of the input has to be stated
  */
-export function assemble(layers: readonly Layer[], shape: SymbolicShape | undefined, notes: string[]): Model {
-  const { builder, value } = shape ? run(layers, shape, notes) : runInferred(layers, notes);
-  return builder.finish(value);
+export function assemble(layers: readonly Layer[], { stated, like }: InputShapes, notes: string[]): Model {
+  const built = stated
+    ? run(layers, stated, notes)
+    : ((like && runLike(layers, like, notes)) ?? runInferred(layers, notes));
+  return built.builder.finish(built.value);
+}
+
+/** Undefined when the layers take no such input. */
+function runLike(layers: readonly Layer[], like: SymbolicShape, notes: string[]): Built | undefined {
+  // Any number of rows, and names for all that is open.
+  const shape = like.map((size, axis) =>
+    axis === 0 ? "batch" : typeof size === "number" || /^[A-Za-z_]\w*$/.test(size) ? size : `axis_${axis}`,
+  );
+  const own: string[] = [];
+  try {
+    const built = run(layers, shape, own);
+    notes.push(...own);
+    return built;
+  } catch (thrown) {
+    if (thrown instanceof PolyheadError) return undefined;
+    throw thrown;
+  }
 }
 
 interface Built {

@@ -23,6 +23,8 @@ export interface TorchImportOptions {
   readonly hidden?: string;
   /** Shape of the input, the batch first; names for open sizes. By default what the layers tell. */
   readonly inputShape?: SymbolicShape;
+  /** The shape of what the model shall read; it holds where the model can take it, and is no statement about it. */
+  readonly inputLike?: SymbolicShape;
 }
 
 /** An imported model, and remarks on what was changed or assumed. */
@@ -56,10 +58,10 @@ export function importSafetensors(bytes: Uint8Array, options: TorchImportOptions
 const naturalOrder = new Intl.Collator("en", { numeric: true });
 
 function importSubject(subject: Subject, options: TorchImportOptions, notes: string[]): TorchImport {
-  const given = options.inputShape && parseInputShape(options.inputShape);
+  const stated = options.inputShape && parseInputShape(options.inputShape);
   if (subject.kind === "module" && options.architecture === undefined) {
     const layers = layersOf(subject.module, subject.path, notes);
-    return { model: assemble(layers, given, notes), notes };
+    return { model: assemble(layers, { stated, like: options.inputLike }, notes), notes };
   }
   const state = stateOfSubject(subject);
   const hidden = options.hidden;
@@ -74,7 +76,8 @@ function importSubject(subject: Subject, options: TorchImportOptions, notes: str
       : []);
   const architecture = parseArchitecture(source);
   const { layers, checkSettings } = arrange(architecture, state, subject.path);
-  const model = assemble(layers, given ?? architecture.input, notes);
+  const shapes = { stated: stated ?? architecture.input, like: options.inputLike };
+  const model = assemble(layers, shapes, notes);
   checkSettings();
   noteDtypes(state, notes);
   return { model, notes };

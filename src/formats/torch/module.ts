@@ -139,9 +139,10 @@ function ownForward(module: PickledModule, path: string): PolyheadError {
   );
 }
 
+/** Whether a part has weights and consists of plain layers. */
 function isPlain(module: PickledModule): boolean {
   try {
-    return layersOf(module, "", []).length > 0;
+    return layersOf(module, "", []).length > 0 && stateOf(module).size > 0;
   } catch {
     return false;
   }
