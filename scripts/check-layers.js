@@ -20,6 +20,7 @@ const LAYERS = {
   data: ["base", "tensor", "onnx", "files", "vision"],
   teach: ["base", "tensor", "onnx", "files", "runtime", "engine", "vision", "data"],
   adapt: ["base", "tensor", "onnx", "files", "runtime", "engine", "vision", "data", "teach"],
+  report: ["base", "tensor", "onnx", "vision"],
   store: ["base", "tensor", "onnx", "files"],
   server: ["base", "tensor", "onnx", "files", "runtime", "engine", "vision", "store"],
   cli: [
@@ -33,6 +34,7 @@ const LAYERS = {
     "vision",
     "data",
     "teach",
+    "report",
     "adapt",
     "store",
     "server",

@@ -15,5 +15,6 @@ export * from "./list-file.js";
 export * from "./listing.js";
 export * from "./mixing.js";
 export * from "./rows.js";
+export * from "./shapes.js";
 export * from "./source.js";
 export * from "./voc-folder.js";
