@@ -172,7 +172,7 @@ export class Deployment implements Service {
 
   async repositoryLoad(name: string, file: Uint8Array | undefined, author: Author): Promise<void> {
     if (file) {
-      const isNew = !this.#engine.routes.has(name);
+      const isNew = !this.#document.routes.has(name);
       const revision = await this.addModel(file, name, author);
       if (!isNew) await this.setTargets({ [name]: plainTarget(revision) }, author);
       return;
@@ -187,17 +187,26 @@ export class Deployment implements Service {
   }
 
   async repositoryUnload(name: string, author: Author): Promise<void> {
+    if (this.#engine.routes.has(name) && !this.#document.routes.has(name)) {
+      throw new PolyheadError(
+        "INVALID_ARGUMENT",
+        `${JSON.stringify(name)} is a backbone that other models read; it cannot be unloaded.`,
+        { model: name },
+      );
+    }
     await this.removeRoute(name, author);
   }
 
   routes(): readonly RouteStatus[] {
-    return [...this.#engine.routes.keys()].map((name) => this.route(name));
+    const names = [...this.#engine.routes.keys()].filter((name) => this.#document.routes.has(name));
+    return names.map((name) => this.route(name));
   }
 
   route(name: string): RouteStatus {
     const stored = this.#document.routes.get(name);
+    if (!stored) throw this.#noRoute(name);
     const { metadata } = this.model(name);
-    const target = stored ? fromStored(stored) : plainTarget(this.#engine.routes.get(name) ?? "");
+    const target = fromStored(stored);
     const canaries = target.revisions.slice(1).map(({ revision }) => revision);
     const compared = target.limits?.agreement === undefined ? [] : canaries;
     return {
@@ -247,7 +256,7 @@ export class Deployment implements Service {
     return this.#change(async () => {
       const revision = await this.#engine.load(model);
       await this.#store.put(model, { title });
-      this.#served.clear();
+      await this.#apply(this.#document);
       return revision;
     });
   }
@@ -262,8 +271,11 @@ export class Deployment implements Service {
   async #add(model: Model, route: string | undefined, author: Author): Promise<string> {
     const revision = await this.#engine.load(model);
     await this.#store.put(model, { title: `${route ?? revision.slice(0, 12)}.onnx` });
-    if (route === undefined) return revision;
-    if (!this.#engine.routes.has(route)) {
+    if (route === undefined) {
+      await this.#apply(this.#document);
+      return revision;
+    }
+    if (!this.#document.routes.has(route)) {
       await this.#put({ [route]: routeTo(revision) }, author, "add");
       return revision;
     }
@@ -279,10 +291,10 @@ export class Deployment implements Service {
   setTargets(changes: Readonly<Record<string, RouteTarget>>, author: Author): Promise<number> {
     return this.#change(async () => {
       for (const [name, { limits }] of Object.entries(changes)) {
-        if (!this.#engine.routes.has(name)) throw this.#noRoute(name);
+        if (!this.#document.routes.has(name)) throw this.#noRoute(name);
+        if (limits?.agreement === undefined) continue;
         const { task } = this.model(name).metadata;
-        if (limits?.agreement !== undefined && task !== undefined && task !== "classification")
-          throw noAgreement(name, task);
+        if (task !== undefined && task !== "classification") throw noAgreement(name, task);
       }
       const wanted = Object.entries(changes).map(([name, target]) => [name, toStored(target)] as const);
       return this.#put(Object.fromEntries(wanted), author, "switch");
@@ -338,7 +350,7 @@ export class Deployment implements Service {
         polyhead_cache_bytes: ["Features in the cache.", bytes],
         polyhead_cache_entries: ["Inputs in the cache.", entries],
         polyhead_generation: ["The engine's generation.", this.#engine.generation],
-        polyhead_routes: ["Routes that answer.", this.#engine.routes.size],
+        polyhead_routes: ["Routes that answer.", this.routes().length],
       },
     });
   }
@@ -383,6 +395,8 @@ export class Deployment implements Service {
       }
     }
     for (const name of this.#engine.routes.keys()) if (!document.routes.has(name)) changes[name] = null;
+    for (const [name, revision] of await this.#backbones())
+      if (!document.routes.has(name)) changes[name] = { revisions: [{ revision, weight: 1 }] };
     const generation = await this.#engine.assign(changes);
     this.#served.clear();
     for (const name of changedRoutes(this.#document, document)) this.#statistics.switched(name);
@@ -391,6 +405,15 @@ export class Deployment implements Service {
     await this.#unloadRest();
     this.#served.clear();
     return generation;
+  }
+
+  /** Loaded backbones by the names that they were kept under; they are models without being routes. */
+  async #backbones(): Promise<ReadonlyMap<string, string>> {
+    const loaded = this.#loadedModels();
+    const kept = (await this.#store.models()).filter(
+      ({ role, revision }) => role === "backbone" && loaded.has(revision),
+    );
+    return new Map(kept.map(({ title, revision }) => [nameOf(title), revision]));
   }
 
   async #load({ targets, shadows = [] }: Route): Promise<void> {

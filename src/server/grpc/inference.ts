@@ -4,12 +4,14 @@
  */
 import { PolyheadError } from "../../base/errors.js";
 import { type Limits, limitExceeded } from "../protocol/limits.js";
+import { EXTENSIONS } from "../protocol/model-config.js";
 import { checkModelName } from "../protocol/names.js";
 import { shown } from "../protocol/shown.js";
 import type { Scope } from "../protocol/tokens.js";
 import type { Author, Service } from "../service.js";
 import type { Call } from "./call.js";
 import {
+  CudaSharedMemoryStatusRequestSchema,
   CudaSharedMemoryStatusResponseSchema,
   CudaSharedMemoryUnregisterResponseSchema,
   ModelConfigRequestSchema,
@@ -32,6 +34,7 @@ import {
   ServerLiveResponseSchema,
   ServerMetadataResponseSchema,
   ServerReadyResponseSchema,
+  SystemSharedMemoryStatusRequestSchema,
   SystemSharedMemoryStatusResponseSchema,
   SystemSharedMemoryUnregisterResponseSchema,
 } from "./generated/inference_pb.js";
@@ -41,9 +44,6 @@ import { inferResponse, readInferRequest, versionOf } from "./request.js";
 
 /** A method: bytes of a request to bytes of its answer. */
 export type Unary = (bytes: Buffer, call: Call) => Promise<Buffer>;
-
-/** Triton's extensions that are here, by the names of their specifications. */
-const EXTENSIONS = ["model_configuration", "model_repository", "statistics"];
 
 /** What each method needs of a token; methods that are not named here need none. */
 export const SCOPES: ReadonlyMap<string, Scope> = new Map<string, Scope>([
@@ -137,13 +137,15 @@ export function inferenceMethods(
     },
 
     // There never are any regions: this is the truth for those who ask, and nothing to do for those who tidy up.
-    async SystemSharedMemoryStatus() {
+    async SystemSharedMemoryStatus(bytes) {
+      refuseRegion(decode(SystemSharedMemoryStatusRequestSchema, bytes).name);
       return encode(SystemSharedMemoryStatusResponseSchema, {});
     },
     async SystemSharedMemoryUnregister() {
       return encode(SystemSharedMemoryUnregisterResponseSchema, {});
     },
-    async CudaSharedMemoryStatus() {
+    async CudaSharedMemoryStatus(bytes) {
+      refuseRegion(decode(CudaSharedMemoryStatusRequestSchema, bytes).name);
       return encode(CudaSharedMemoryStatusResponseSchema, {});
     },
     async CudaSharedMemoryUnregister() {
@@ -156,7 +158,7 @@ async function infer(bytes: Buffer, call: Call, service: Service, limits: Limits
   const message = decode(ModelInferRequestSchema, bytes);
   const read = readInferRequest(message, service, limits, call.timeLeft(), call.signal);
   const result = await service.infer(read.request);
-  return encode(ModelInferResponseSchema, inferResponse(message, read, result));
+  return encode(ModelInferResponseSchema, inferResponse(message, read, result, service));
 }
 
 function exists(find: () => unknown): boolean {
@@ -176,6 +178,11 @@ function refuseRepository(name: string): void {
     `There is no repository ${shown(name)}; this server has one, whose name is empty.`,
     { name },
   );
+}
+
+function refuseRegion(name: string): void {
+  if (name === "") return;
+  throw new PolyheadError("NOT_FOUND", `There is no region ${shown(name)} of shared memory.`, { name });
 }
 
 /** The model that came with a request to load: one ONNX file, named `file:...` as Triton's clients do. */

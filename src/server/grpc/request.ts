@@ -5,6 +5,7 @@
 import type { MessageInitShape } from "@bufbuild/protobuf";
 import { PolyheadError } from "../../base/errors.js";
 import type { Tensor } from "../../tensor/tensor.js";
+import { classCount, withClasses } from "../protocol/classification.js";
 import { datatypeOf, dtypeOf } from "../protocol/datatypes.js";
 import { type Limits, limitExceeded } from "../protocol/limits.js";
 import { checkModelName, checkName } from "../protocol/names.js";
@@ -24,12 +25,14 @@ import type {
 export interface ReadRequest {
   readonly request: InferenceRequest;
   readonly wanted: Wanted;
+  /** How many classes shall be answered in place of an output, by its name in the request. */
+  readonly classes: ReadonlyMap<string, number>;
   /** Whether its tensors came raw, so that the answer's shall as well. */
   readonly isRaw: boolean;
 }
 
-/** Parameters that would change what a request means, and that this server cannot heed. */
-const REFUSED_PARAMETERS = ["shared_memory_region", "classification"];
+/** A parameter that would change what a request means, and that this server cannot heed. */
+const REFUSED_PARAMETER = "shared_memory_region";
 
 /**
  * What the service is asked.
@@ -67,20 +70,29 @@ export function readInferRequest(
       signal,
     },
     wanted,
+    classes: new Map(
+      message.outputs.flatMap(({ name, parameters: own }) => {
+        const count = classCount(valuesOf(own).get("classification"));
+        return count === undefined ? [] : [[name, count] as const];
+      }),
+    ),
     isRaw: message.rawInputContents.length > 0,
   };
 }
 
 /**
  * The answer; raw where the request was, or where an output has no typed contents.
+ * @param isStreamed whether it goes to a stream, where a request might have several answers
  * @throws PolyheadError INVALID_ARGUMENT, MODEL_UNSUPPORTED
  */
 export function inferResponse(
   message: ModelInferRequest,
-  { wanted, isRaw }: ReadRequest,
+  { wanted, classes, isRaw }: ReadRequest,
   result: InferenceResult,
+  service: Pick<Service, "model">,
+  isStreamed = false,
 ): MessageInitShape<typeof ModelInferResponseSchema> {
-  const outputs = answeredOutputs(wanted, result);
+  const outputs = withClasses(answeredOutputs(wanted, result), classes, service);
   const revision = result.routes[message.modelName]?.revision ?? "";
   const several = wanted.routes.length > 1;
   const raw = isRaw || outputs.some(({ tensor }) => !isTyped(tensor.dtype));
@@ -92,6 +104,8 @@ export function inferResponse(
       generation: { parameterChoice: { case: "int64Param", value: BigInt(result.generation) } },
       cached: { parameterChoice: { case: "boolParam", value: result.cached } },
       revision: text(revision),
+      // As Triton says it of models that answer once.
+      ...(isStreamed && { triton_final_response: { parameterChoice: { case: "boolParam", value: true } } }),
     },
     outputs: outputs.map(({ name, route, revision, tensor }) => ({
       name,
@@ -163,11 +177,10 @@ function valuesOf(parameters: Readonly<Record<string, InferParameter>>): Map<str
 }
 
 function refuseUnheeded(tensor: string, parameters: Readonly<Record<string, InferParameter>>): void {
-  const refused = REFUSED_PARAMETERS.find((name) => Object.hasOwn(parameters, name));
-  if (refused === undefined) return;
+  if (!Object.hasOwn(parameters, REFUSED_PARAMETER)) return;
   throw new PolyheadError(
     "INVALID_ARGUMENT",
-    `The tensor ${shown(tensor)} has the parameter ${refused}, which this server does not have; send and read tensors in the messages.`,
-    { name: tensor, parameter: refused },
+    `The tensor ${shown(tensor)} has the parameter ${REFUSED_PARAMETER}, and this server has no shared memory; send and read tensors in the messages.`,
+    { name: tensor, parameter: REFUSED_PARAMETER },
   );
 }

@@ -73,7 +73,8 @@ async function answerOne(
     message = decode(ModelInferRequestSchema, bytes);
     const read = readInferRequest(message, service, limits, call.timeLeft(), call.signal);
     const result = await service.infer(read.request);
-    return encode(ModelStreamInferResponseSchema, { inferResponse: inferResponse(message, read, result) });
+    const inferred = inferResponse(message, read, result, service, true);
+    return encode(ModelStreamInferResponseSchema, { inferResponse: inferred });
   } catch (thrown) {
     const refusal = failure(thrown, call.requestId);
     failed(refusal);

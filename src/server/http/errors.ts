@@ -86,8 +86,7 @@ function send(
   code: ErrorCode,
 ): FastifyReply {
   const body = PROTOCOL_PATH.test(request.url) ? { error } : { error, code };
-  return reply
-    .code(status)
-    .header("content-type", "application/json; charset=utf-8")
-    .send(JSON.stringify(body));
+  // Bytes, because the library adds a charset to texts, and KServe's client reads errors of the plain type only.
+  const bytes = Buffer.from(JSON.stringify(body));
+  return reply.code(status).header("content-type", "application/json").send(bytes);
 }

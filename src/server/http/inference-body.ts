@@ -5,6 +5,7 @@
 import { PolyheadError } from "../../base/errors.js";
 import { elementCount, type Shape } from "../../tensor/shape.js";
 import type { Tensor } from "../../tensor/tensor.js";
+import { classCount } from "../protocol/classification.js";
 import { dtypeOf, elementSize } from "../protocol/datatypes.js";
 import { type Limits, limitExceeded } from "../protocol/limits.js";
 import { checkName } from "../protocol/names.js";
@@ -24,6 +25,8 @@ export interface ReadInference {
   readonly inputs: Readonly<Record<string, Tensor>>;
   /** Names of the outputs that were asked for; empty for all. */
   readonly outputs: readonly string[];
+  /** How many classes shall be answered in place of an output, by its name in the request. */
+  readonly classes: ReadonlyMap<string, number>;
   /** Whether an output is to be answered as binary data. */
   isBinary(output: string): boolean;
 }
@@ -86,6 +89,12 @@ export function readInference(
     parameters: new Map(Object.entries(parameters ?? {})),
     inputs: Object.fromEntries(inputs),
     outputs: outputs.map(({ name }) => name),
+    classes: new Map(
+      outputs.flatMap(({ name, parameters: given }) => {
+        const count = classCount(own(given, "classification"));
+        return count === undefined ? [] : [[name, count] as const];
+      }),
+    ),
     isBinary: (output) => binaryOutputs.get(output) ?? all,
   };
 }
@@ -98,16 +107,15 @@ export function checkId(id: string, limits: Limits): string {
   return id === "" ? id : checkName(id, "The id", limits);
 }
 
-/** Parameters of other extensions that change what is meant, so that they cannot be ignored. */
-const UNSUPPORTED = ["shared_memory_region", "classification"];
+/** A parameter of another extension that changes what is meant, so that it cannot be ignored. */
+const UNSUPPORTED = "shared_memory_region";
 
 function refuseUnsupported(parameters: Readonly<Record<string, unknown>> | undefined, what: string): void {
-  const name = UNSUPPORTED.find((each) => own(parameters, each) !== undefined);
-  if (name === undefined) return;
+  if (own(parameters, UNSUPPORTED) === undefined) return;
   throw new PolyheadError(
     "INVALID_ARGUMENT",
-    `${what} has the parameter ${name}, which this server does not support; leave it out.`,
-    { parameter: name },
+    `${what} has the parameter ${UNSUPPORTED}, and this server has no shared memory; send and read tensors in the bodies.`,
+    { parameter: UNSUPPORTED },
   );
 }
 
@@ -182,6 +190,7 @@ function readRawBody(body: Uint8Array, model: ServedModel, limits: Limits): Read
     parameters: new Map(),
     inputs: Object.fromEntries([[input.name, readRawTensor(input.dtype, shape, body, what, limits)]]),
     outputs: [],
+    classes: new Map(),
     isBinary: () => true,
   };
 }

@@ -2,6 +2,7 @@
 import type { FastifyInstance, FastifyReply, FastifyRequest } from "fastify";
 import { Type } from "typebox";
 import { PolyheadError } from "../../base/errors.js";
+import { withClasses } from "../protocol/classification.js";
 import { datatypeOf } from "../protocol/datatypes.js";
 import type { Limits } from "../protocol/limits.js";
 import { answeredOutputs, wantedOutputs } from "../protocol/outputs.js";
@@ -9,6 +10,7 @@ import { readParameters } from "../protocol/parameters.js";
 import { shown } from "../protocol/shown.js";
 import type { ImageRouteResult, Service } from "../service.js";
 import { bytesOfBody, mediaType } from "./body.js";
+import { compressed } from "./compression.js";
 import { documented } from "./documented.js";
 import { writeInference } from "./inference-answer.js";
 import { checkId, readInference } from "./inference-body.js";
@@ -86,13 +88,13 @@ async function inferTensors(
       ...(body.id !== undefined && { id: body.id }),
       parameters: { revision, generation, cached },
     },
-    answeredOutputs(wanted, result),
+    withClasses(answeredOutputs(wanted, result), body.classes, service),
     body.isBinary,
   );
   if (answer.jsonLength !== undefined) reply.header(JSON_LENGTH, answer.jsonLength);
   return reply
     .header("content-type", answer.jsonLength === undefined ? "application/json" : "application/octet-stream")
-    .send(answer.body);
+    .send(await compressed(request, reply, answer.body));
 }
 
 async function inferImage(

@@ -2,12 +2,20 @@
 import type { FastifyInstance } from "fastify";
 import { datatypeOf, metadataShape } from "../protocol/datatypes.js";
 import type { Limits } from "../protocol/limits.js";
+import { EXTENSIONS, modelConfig, PLATFORM } from "../protocol/model-config.js";
 import { checkModelName } from "../protocol/names.js";
 import type { ModelStatistics, Service, TensorSpec } from "../service.js";
 import { documented } from "./documented.js";
-import { Live, ModelMetadata, ModelReady, Ready, ServerMetadata, StatisticsAnswer } from "./schemas.js";
+import {
+  Live,
+  ModelConfigAnswer,
+  ModelMetadata,
+  ModelReady,
+  Ready,
+  ServerMetadata,
+  StatisticsAnswer,
+} from "./schemas.js";
 
-const EXTENSIONS = ["binary_tensor_data", "model_repository", "statistics"];
 /** Times that are not measured by batch size: collected never. */
 const NOT_COLLECTED = { count: 0, ns: 0 };
 
@@ -68,7 +76,7 @@ export function addModelRoutes(app: FastifyInstance, service: Service, limits: L
         return {
           name: model.name,
           versions: model.versions,
-          platform: "onnxruntime_onnx",
+          platform: PLATFORM,
           inputs: model.inputs.map(metadata),
           outputs: model.outputs.map(metadata),
         };
@@ -82,6 +90,16 @@ export function addModelRoutes(app: FastifyInstance, service: Service, limits: L
         service.model(name, version);
         const ready = service.isReady();
         return reply.code(ready ? 200 : 503).send({ name, ready });
+      },
+    );
+    app.get<{ Params: ModelPath }>(
+      `${path}/config`,
+      documented("models", "A model as Triton's clients want it configured", "read", {
+        answer: ModelConfigAnswer,
+      }),
+      async ({ params }) => {
+        const { name, version } = modelOf(params, limits);
+        return modelConfig(service.model(name, version), limits);
       },
     );
     app.get<{ Params: ModelPath }>(

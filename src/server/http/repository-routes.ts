@@ -63,7 +63,14 @@ export function addRepositoryRoutes(app: FastifyInstance, service: Service, limi
 function fileOf(parameters: Readonly<Record<string, unknown>>, limits: Limits): Uint8Array | undefined {
   const files = Object.entries(parameters).filter(([name]) => name.startsWith(FILE));
   const [first] = files;
-  if (!first) return undefined;
+  if (!first) {
+    if (!Object.hasOwn(parameters, "config")) return undefined;
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      "A model's configuration is read from its file and cannot be replaced; leave the parameter config away.",
+      { parameter: "config" },
+    );
+  }
   const [name, text] = first;
   if (files.length > 1) {
     throw new PolyheadError(

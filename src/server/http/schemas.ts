@@ -48,6 +48,22 @@ export const ModelMetadata = Type.Object({
   outputs: Type.Array(TensorMetadata),
 });
 
+const TensorConfig = Type.Object({
+  name: Type.String(),
+  data_type: Type.String(),
+  dims: Type.Array(Type.Integer({ minimum: -1 })),
+});
+
+/** A model as Triton's clients want it configured. */
+export const ModelConfigAnswer = Type.Object({
+  name: Type.String(),
+  platform: Type.String(),
+  backend: Type.String(),
+  max_batch_size: Type.Integer({ minimum: 0, description: "0 for a model that takes no batches." }),
+  input: Type.Array(TensorConfig),
+  output: Type.Array(TensorConfig),
+});
+
 /** An inference request. Its model name is the path's. */
 export const InferenceBody = Type.Object(
   {

@@ -17,6 +17,7 @@ import { addInferenceRoutes } from "./inference-routes.js";
 import { addModelRoutes } from "./model-routes.js";
 import { addRepositoryRoutes } from "./repository-routes.js";
 import { observe, requestId } from "./requests.js";
+import { addSharedMemoryRoutes } from "./shared-memory-routes.js";
 
 /** How long the server waits for clients, in milliseconds. */
 export interface HttpTimeouts {
@@ -97,6 +98,7 @@ export async function startHttp(service: Service, options: HttpOptions = {}): Pr
   addModelRoutes(app, service, limits);
   addInferenceRoutes(app, service, limits);
   addRepositoryRoutes(app, service, limits);
+  addSharedMemoryRoutes(app);
   addControlRoutes(app, service, limits);
   addDocumentationRoutes(app);
   await listen(app, host, port);
@@ -126,7 +128,7 @@ async function createApp(
     connectionTimeout: limits.timeout + timeouts.request,
     forceCloseConnections: "idle",
     // The protocol's check of names tells what is wrong with long ones; this is for the router's own sake.
-    routerOptions: { maxParamLength: limits.headerBytes },
+    routerOptions: { maxParamLength: limits.headerBytes, ignoreTrailingSlash: true },
     clientErrorHandler: answerBrokenClient,
     frameworkErrors: answerError,
   } as const;

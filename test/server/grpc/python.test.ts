@@ -1,5 +1,5 @@
 /** A client in another language, with other people's protobuf and gRPC, made from the published service. */
-import { execFile, execFileSync } from "node:child_process";
+import { execFile } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -7,14 +7,12 @@ import { promisify } from "node:util";
 import { expect, it } from "vitest";
 import { startGrpc } from "../../../src/server/grpc/server.js";
 import { FakeService } from "../fake-service.js";
+import { pythonWithGrpc, writePythonStubs } from "./python-stubs.js";
 
-/** An interpreter with grpcio; Debian's stands apart from others that may come first. */
-const python = ["python3", "/usr/bin/python3"].find((command) => works(command, ["-c", "import grpc"]));
 const client = new URL("client.py", import.meta.url).pathname;
-const proto = new URL("../../../proto", import.meta.url).pathname;
 
-it.skipIf(python === undefined || !works("protoc", ["--version"]))(
-  "Python's grpcio understands the server (needs python3-grpcio and protoc)",
+it.skipIf(pythonWithGrpc === undefined)(
+  "Python's grpcio understands the server (needs python3-grpcio)",
   async () => {
     const service = new FakeService();
     const server = await startGrpc(service, {
@@ -23,8 +21,8 @@ it.skipIf(python === undefined || !works("protoc", ["--version"]))(
     });
     const stubs = mkdtempSync(join(tmpdir(), "polyhead-stubs-"));
     try {
-      execFileSync("protoc", [`--proto_path=${proto}`, `--python_out=${stubs}`, "inference.proto"]);
-      const { stdout } = await promisify(execFile)(python ?? "", [client, stubs, server.address]);
+      writePythonStubs(stubs);
+      const { stdout } = await promisify(execFile)(pythonWithGrpc ?? "", [client, stubs, server.address]);
       expect(JSON.parse(stdout)).toEqual({
         live: true,
         ready: true,
@@ -55,12 +53,3 @@ it.skipIf(python === undefined || !works("protoc", ["--version"]))(
     }
   },
 );
-
-function works(command: string, args: string[]): boolean {
-  try {
-    execFileSync(command, args, { stdio: "ignore" });
-    return true;
-  } catch {
-    return false;
-  }
-}

@@ -350,7 +350,11 @@ const CASES: readonly Case[] = [
     ...DOUBLE,
     outputs: [{ name: "y", parameters: { shared_memory_region: "r" } }],
   }),
-  json("classification", INFER, { ...DOUBLE, outputs: [{ name: "y", parameters: { classification: 2 } }] }),
+  json("classification", INFER, { ...DOUBLE, outputs: [{ name: "y", parameters: { classification: 0 } }] }),
+  json("classification of words", INFER, {
+    ...DOUBLE,
+    outputs: [{ name: "y", parameters: { classification: "2" } }],
+  }),
   text(
     "no header length",
     JSON.stringify({ inputs: [{ name: "x", shape: [1, 2], datatype: "FP32", ...size(8) }] }),

@@ -21,7 +21,13 @@ describe("health and metadata", () => {
     expect(answer.json()).toEqual({
       name: "fake",
       version: "1.2.3",
-      extensions: ["binary_tensor_data", "model_repository", "statistics"],
+      extensions: [
+        "binary_tensor_data",
+        "classification",
+        "model_configuration",
+        "model_repository",
+        "statistics",
+      ],
     });
   });
 
