@@ -18,8 +18,10 @@ import { type TapSource, tapSource } from "../teach/tap-source.js";
 import { preprocessingFor } from "../vision/model-input.js";
 import { type Preprocessing, parsePreprocessing } from "../vision/preprocessing.js";
 import { type AdaptedHead, type AdaptReport, adaptHead, type TapOffer } from "./adapt-head.js";
-import { examplesOf, type Pictures, picturesIn } from "./examples.js";
-import { type HeadReading, readingsOf } from "./head-reading.js";
+import { type Agreement, agreementOf, answersOf } from "./agreement.js";
+import { type Examples, examplesOf, type Pictures, picturesIn } from "./examples.js";
+import { runOn } from "./fold.js";
+import { type HeadReading, headFromVector, readingsOf } from "./head-reading.js";
 import type { RungName } from "./ladder.js";
 
 /** What to adapt, and on what. */
@@ -73,34 +75,12 @@ export interface AdaptImagesReport extends AdaptReport {
 export async function adaptImages(
   options: AdaptImagesOptions,
 ): Promise<Omit<AdaptedHead, "report"> & { readonly report: AdaptImagesReport }> {
-  const { head, data, test } = options;
+  const { head, data } = options;
   const reading = vectorReading(head);
   const { model: to, notes } = toEvaluation(options.to);
-  const own = await ownFeatures(reading, options);
   const offers = await offersOf(to, options);
-  const { labels } = readMetadata(head);
-  const pictures = await picturesIn(data, labels);
-  const others = test === undefined ? undefined : await picturesIn(test, labels);
-  const all = [pictures, ...(others ? [others] : [])];
-  const total = all.reduce((sum, { paths }) => sum + paths.length, 0) * (offers.length + 1);
-  let done = 0;
-  const counted = (run: (paths: readonly string[], progress: () => void) => Promise<ImageFeature[]>) => {
-    return ({ paths }: Pictures) => run(paths, () => options.onFeature?.(++done, total));
-  };
-  const computed = offers.map(({ source, preprocessing }) =>
-    counted((paths, progress) =>
-      computeFeatures({ ...common(options), source, preprocessing, paths, progress }),
-    ),
-  );
-  const examples = [];
-  for (const each of all) {
-    const results: ImageFeature[][] = [];
-    for (const compute of [counted(own), ...computed]) results.push(await compute(each));
-    examples.push(examplesOf(each, results));
-  }
-  const [fitted, judged] = examples;
-  const [target, ...features] = fitted?.features ?? [];
-  if (!fitted || !target || target.rows === 0) throw nothingLeft(options, fitted?.notes ?? []);
+  const { pictures, fitted, judged } = await collect(reading, offers, options);
+  const { target, features } = sidesOf(fitted, options);
   const [testTarget, ...testFeatures] = judged?.features ?? [];
   const adapted = await adaptHead({
     head,
@@ -129,6 +109,63 @@ export async function adaptImages(
     notes: [...notes, ...fitted.notes, ...(judged?.notes ?? [])],
   };
   return { ...adapted, report };
+}
+
+/**
+ * What a head makes of a tap that it was not made for, as it is: what an adapter has to do better than.
+ * @param options with exactly one tap, of as many channels as the head reads
+ * @throws PolyheadError as {@link adaptImages} does
+ */
+export async function judgeUnadapted(options: AdaptImagesOptions): Promise<Agreement> {
+  const { head, open } = options;
+  const reading = vectorReading(head);
+  const offers = await offersOf(toEvaluation(options.to).model, options);
+  const { fitted, judged } = await collect(reading, offers, options);
+  const { truth } = judged ?? fitted;
+  const { target, features } = sidesOf(judged ?? fitted, options);
+  const [source] = features;
+  if (source?.columns !== reading.width || features.length !== 1) {
+    throw new PolyheadError(
+      "HEAD_MISMATCH",
+      `The head reads ${reading.width} features; the tap has ${source?.columns}.`,
+      { expected: reading.width, got: source?.columns },
+    );
+  }
+  const rest = headFromVector(head, reading);
+  const [native, got] = [target, source].map((each) => runOn(rest, each, open));
+  const metadata = readMetadata(head);
+  return agreementOf(
+    answersOf((await native) ?? new Map(), metadata),
+    answersOf((await got) ?? new Map(), metadata),
+    truth,
+  );
+}
+
+/** The features of all images on both sides: those to fit on, and those to judge on where they are apart. */
+async function collect(reading: HeadReading, offers: readonly Offer[], options: AdaptImagesOptions) {
+  const own = await ownFeatures(reading, options);
+  const { labels } = readMetadata(options.head);
+  const pictures = await picturesIn(options.data, labels);
+  const others = options.test === undefined ? undefined : await picturesIn(options.test, labels);
+  const total = (pictures.paths.length + (others?.paths.length ?? 0)) * (offers.length + 1);
+  let done = 0;
+  const progress = () => options.onFeature?.(++done, total);
+  const examplesIn = async (each: Pictures): Promise<Examples> => {
+    const { paths } = each;
+    const results = [await own(paths, progress)];
+    for (const { source, preprocessing } of offers)
+      results.push(await computeFeatures({ ...common(options), source, preprocessing, paths, progress }));
+    return examplesOf(each, results);
+  };
+  const fitted = await examplesIn(pictures);
+  return { pictures, fitted, judged: others && (await examplesIn(others)) };
+}
+
+/** @throws PolyheadError NOT_FOUND when no image has features on both sides */
+function sidesOf({ features, notes }: Examples, options: AdaptImagesOptions) {
+  const [target, ...rest] = features;
+  if (target && target.rows > 0) return { target, features: rest };
+  throw nothingLeft(options, notes);
 }
 
 /**

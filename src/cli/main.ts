@@ -11,6 +11,7 @@ import { addHeads } from "./verbs/heads.js";
 import { addImport } from "./verbs/import.js";
 import { addInspect } from "./verbs/inspect.js";
 import { addJoin } from "./verbs/join.js";
+import { addPlan } from "./verbs/plan.js";
 import { addRun } from "./verbs/run.js";
 import { addServe } from "./verbs/serve.js";
 import { addShare } from "./verbs/share.js";
@@ -29,6 +30,7 @@ const VERBS: readonly ((program: Command) => void)[] = [
   addRun,
   addTeach,
   addAdapt,
+  addPlan,
   addServe,
   addHeads,
   addSwitch,

@@ -1,0 +1,195 @@
+/** `polyhead plan`: which way to a head on a backbone, and why; measured on images where there are some. */
+import { availableParallelism } from "node:os";
+import { basename, join } from "node:path";
+import { type Command, InvalidArgumentError } from "commander";
+import { Engine } from "../../engine/index.js";
+import { loadModel, saveModel } from "../../files/disk.js";
+import { toEvaluation } from "../../onnx/evaluation.js";
+import type { Model } from "../../onnx/model.js";
+import {
+  type Finding,
+  type MadeWay,
+  type Measurements,
+  measureWays,
+  reasonFromGraphs,
+  recommended,
+} from "../../plan/index.js";
+import { OrtWorker } from "../../runtime/node/ort-worker.js";
+import { openModelOn } from "../../runtime/open-model.js";
+import { Runtime } from "../../runtime/runtime.js";
+import { defaultCacheFolder } from "../../teach/feature-cache.js";
+import { table } from "../format.js";
+import { type Outcome, performs } from "../outcome.js";
+import { progressBar } from "../progress.js";
+
+interface Options {
+  readonly backbone: string;
+  readonly head: string;
+  readonly from?: string;
+  readonly data?: string;
+  readonly test?: string;
+  readonly beside?: string[];
+  readonly fromPreprocess?: string;
+  readonly toPreprocess?: string;
+  readonly cache: string;
+  readonly floor: number;
+  readonly seconds: number;
+  readonly apply?: string;
+}
+
+/** The models that a plan is about, and what their graphs say. */
+interface Parties {
+  readonly backbone: Model;
+  readonly head: Model;
+  readonly from: Model | undefined;
+  readonly finding: Finding;
+}
+
+/** Adds the verb. */
+export function addPlan(program: Command): void {
+  const command = program
+    .command("plan")
+    .description(
+      "say which way leads a head to a backbone: swap, adapt or tune; measured where images are given",
+    )
+    .requiredOption("--backbone <model>", "ONNX file of the backbone")
+    .requiredOption("--head <model>", "ONNX file of the head")
+    .option("--from <model>", "the backbone that the head was made for")
+    .option("--data <folder>", "images to measure on; folders named like the head's labels give accuracy")
+    .option("--test <folder>", "other images to judge on")
+    .option("--beside <models...>", "heads that live on the backbone already")
+    .option(
+      "--from-preprocess <recipe>",
+      "how images become the head's own backbone's input, where it does not say it",
+    )
+    .option("--to-preprocess <recipe>", "the same for the other one")
+    .option("--cache <folder>", "folder for computed features, or none", defaultCacheFolder())
+    .option("--floor <share>", "agreement that is enough where classes are not known", share, 0.9)
+    .option("--seconds <number>", "no further way is begun after so long", seconds, 300)
+    .option("--apply <folder>", "write what the recommended way made into this folder");
+  performs(command, perform);
+}
+
+async function perform(options: Options): Promise<Outcome> {
+  const { model: backbone } = toEvaluation(await loadModel(options.backbone));
+  const head = await loadModel(options.head);
+  const from = options.from === undefined ? undefined : await loadModel(options.from);
+  const finding = await reasonFromGraphs(backbone, head, from && toEvaluation(from).model);
+  const fits = finding.way === "swap";
+  const measurements = fits ? undefined : await measure(options, { backbone, head, from, finding });
+  const best = measurements && recommended(measurements.ways, options.floor);
+  const way = best?.way ?? finding.way;
+  const command = fits
+    ? `polyhead heads add ${options.head} --route ${basename(options.head, ".onnx")}`
+    : (best?.command ?? hint(finding, options));
+  const reasons = [...finding.reasons, ...(measurements ? reasonsOf(measurements, best) : finding.unknown)];
+  const written =
+    options.apply === undefined ? [] : await write(options.apply, options.head, head, fits, best);
+  const measured = measurements?.ways.map(({ files, ...rest }) => rest) ?? [];
+  return {
+    data: { way, reasons, measured, skipped: measurements?.skipped ?? [], command, written },
+    text: [
+      `${way}${best ? `: ${best.how}` : ""}`,
+      ...reasons.map((reason) => `  ${reason}`),
+      ...(measured.length > 0 ? ["", ...tableOf(measurements?.ways ?? [])] : []),
+      ...(measurements?.skipped.map(({ how, why }) => `not measured: ${how}: ${why}`) ?? []),
+      "",
+      command,
+      ...written.map((path) => `written: ${path}`),
+    ],
+  };
+}
+
+async function measure(
+  options: Options,
+  { backbone, head, from, finding }: Parties,
+): Promise<Measurements | undefined> {
+  const { data, test, cache, fromPreprocess, toPreprocess, seconds } = options;
+  if (data === undefined) return undefined;
+  const workers = Math.min(4, availableParallelism());
+  const runtime = await Runtime.open(() => OrtWorker.start(), { workers });
+  try {
+    return await measureWays({
+      ...{ head, from, to: backbone, finding },
+      ...{ data, test, fromPreprocess, toPreprocess, budgetSeconds: seconds },
+      cache: cache === "none" ? undefined : cache,
+      open: openModelOn(runtime),
+      inFlight: workers + 2,
+      others: await Promise.all((options.beside ?? []).map((path) => loadModel(path))),
+      openEngine: async () =>
+        Engine.open(await Runtime.open(() => OrtWorker.start()), { threads: availableParallelism() }),
+      files: { head: options.head, backbone: options.backbone, from: options.from, data },
+      onFeature: progressBar("features"),
+    });
+  } finally {
+    await runtime.close();
+  }
+}
+
+function reasonsOf({ ways }: Measurements, best: MadeWay | undefined): string[] {
+  const said = ways.map(
+    ({ how, measure, quality }) =>
+      `${how}: ${measure} ${percent(quality.value)} (${percent(quality.low)} to ${percent(quality.high)}).`,
+  );
+  const chosen = best
+    ? `Of the ways whose quality is within the interval of the best, ${best.how} changes least.`
+    : "No way reaches the floor; more images, or training more of the network, may.";
+  return [...said, chosen];
+}
+
+/** What to do next where nothing was measured, or nothing was good enough. */
+function hint({ way }: Finding, { head, backbone, data = "FOLDER" }: Options): string {
+  return way === "adapt"
+    ? `polyhead plan --backbone ${backbone} --head ${head} --data ${data}`
+    : `polyhead teach --backbone ${backbone} --data ${data} -o ${basename(head, ".onnx")}-new.onnx`;
+}
+
+async function write(
+  folder: string,
+  headPath: string,
+  head: Model,
+  fits: boolean,
+  best: MadeWay | undefined,
+): Promise<string[]> {
+  const files = fits ? new Map([[basename(headPath), head]]) : (best?.files ?? new Map());
+  const paths: string[] = [];
+  for (const [name, model] of files) {
+    const path = join(folder, basename(name));
+    await saveModel(path, model);
+    paths.push(path);
+  }
+  return paths;
+}
+
+function tableOf(ways: readonly MadeWay[]): string[] {
+  const milliseconds = (value: number | undefined) => (value === undefined ? "" : `${value.toFixed(2)} ms`);
+  return table([
+    ["way", "how", "quality", "request", "beside others", "bytes", "to make", "other heads"],
+    ...ways.map(({ way, how, quality, measure, milliseconds: cost, bytes, seconds, others }) => [
+      way,
+      how,
+      `${measure} ${percent(quality.value)} (${percent(quality.low)} to ${percent(quality.high)})`,
+      milliseconds(cost.alone),
+      milliseconds(cost.beside),
+      String(bytes),
+      `${seconds.toFixed(1)} s`,
+      others,
+    ]),
+  ]);
+}
+
+function percent(value: number): string {
+  return `${(100 * value).toFixed(1)} %`;
+}
+
+function share(text: string): number {
+  const value = Number(text);
+  if (text.trim() !== "" && value >= 0 && value <= 1) return value;
+  throw new InvalidArgumentError("Expected a number from 0 to 1.");
+}
+
+function seconds(text: string): number {
+  const value = Number(text);
+  if (value > 0) return value;
+  throw new InvalidArgumentError("Expected a number above 0.");
+}
