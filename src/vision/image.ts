@@ -176,18 +176,21 @@ function normalise(rgb: Uint8Array, preprocessing: Preprocessing): Tensor {
   const channels = channelsOf(preprocessing);
   const count = width * height;
   const [low = 0, high = 1] = range;
-  const data: NumericArray = new DTYPES[dtype].array(count * channels);
-  const limit = clamp(data);
+  const { array: Kind } = DTYPES[dtype];
+  const data: NumericArray = new Kind(count * channels);
+  // A pixel has 256 values, so what they become is worked out once.
+  const table: NumericArray = new Kind(256);
+  const limit = clamp(table);
   for (let channel = 0; channel < channels; channel++) {
     const divisor = deviation[channel] ?? 1;
     const gain = (high - low) / 255 / divisor;
     const bias = (low - (mean[channel] ?? 0)) / divisor;
+    for (let value = 0; value < 256; value++) table[value] = limit(value * gain + bias);
     const from = colour === "bgr" ? 2 - channel : channel;
     const step = layout === "nchw" ? 1 : channels;
     let to = layout === "nchw" ? channel * count : channel;
     for (let at = 0; at < rgb.length; at += 3, to += step) {
-      const value = colour === "grey" ? luma(rgb, at) : (rgb[at + from] ?? 0);
-      data[to] = limit(value * gain + bias);
+      data[to] = table[colour === "grey" ? luma(rgb, at) : (rgb[at + from] ?? 0)] ?? 0;
     }
   }
   return tensor(dtype, inputShape(preprocessing), data);

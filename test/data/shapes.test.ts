@@ -3,8 +3,30 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { boxDataSet, readCocoFile, SHAPE_LABELS, shapesPicture, writeShapes } from "../../src/data/index.js";
-import { intersectionOverUnion } from "../../src/vision/index.js";
+import {
+  AUGMENTATIONS,
+  asListed,
+  BatchOrder,
+  batches,
+  boxDataSet,
+  boxRows,
+  type ObjectBox,
+  readCocoFile,
+  SHAPE_LABELS,
+  shapesPicture,
+  writeShapes,
+} from "../../src/data/index.js";
+import { rowOf } from "../../src/tensor/index.js";
+import {
+  centreTargets,
+  decodeDetections,
+  detectionQuality,
+  intersectionOverUnion,
+  type JudgedImage,
+  parseDecoding,
+  parsePreprocessing,
+  placeImage,
+} from "../../src/vision/index.js";
 
 let folder: string;
 beforeAll(async () => {
@@ -47,6 +69,41 @@ describe("pictures of shapes", () => {
     expect(shapesPicture(3, { seed: 1 })).toEqual(shapesPicture(3, { seed: 1 }));
     expect(shapesPicture(3, { seed: 1 }).image.rgb).not.toEqual(shapesPicture(4, { seed: 1 }).image.rgb);
     expect(shapesPicture(3, { seed: 1 }).image.rgb).not.toEqual(shapesPicture(3, { seed: 2 }).image.rgb);
+  });
+
+  it("come back as boxes, augmented, through targets, outputs and decoding", async () => {
+    const set = await boxDataSet(
+      await readCocoFile(await writeShapes(join(folder, "whole"), 10, { seed: 5 })),
+    );
+    const preprocessing = parsePreprocessing({ height: 96, width: 128, fit: "contain" });
+    const rows = boxRows(set.examples, { preprocessing, augmentation: AUGMENTATIONS.boxes });
+    const order = new BatchOrder({ count: 10, size: 5, seed: 1 });
+    const grid = { classes: 3, height: 24, width: 32, stride: 4 };
+    const decoding = parseDecoding({ arrangement: "centres", heat: "heat", size: "size", offset: "offset" });
+    // What a perfect head answers: the targets themselves. Only the centres have the value 1.
+    const exact = { ...decoding, scoreThreshold: 0.9999, iouThreshold: 1 };
+    const placement = placeImage({ width: 128, height: 96 }, preprocessing);
+    const judged: JudgedImage[] = [];
+    for await (const { y } of batches({
+      rows,
+      order,
+      seed: 1,
+      to: 6,
+      collate: asListed<readonly ObjectBox[]>,
+    })) {
+      const { heat, size, offset } = centreTargets(y, grid);
+      y.forEach((objects, row) => {
+        const outputs = new Map(
+          Object.entries({ heat, size, offset }).map(([name, of]) => [name, rowOf(of, row)]),
+        );
+        judged.push({ objects, detections: decodeDetections(outputs, exact, SHAPE_LABELS, placement) });
+      });
+    }
+    expect(judged).toHaveLength(30);
+    const quality = detectionQuality(judged, 3);
+    expect(quality.perClass.every(({ objects }) => objects > 10)).toBe(true);
+    expect(quality.ap).toBe(1);
+    expect(quality.ar100).toBe(1);
   });
 
   it("are a data set in COCO's format, with all shapes", async () => {
