@@ -8,10 +8,13 @@ import type { Folder } from "../base/folder.js";
 import { isZip } from "../base/zip.js";
 import { ZipFolder } from "../base/zip-folder.js";
 import {
+  importKerasArchive,
+  importKerasHdf5,
   importSafetensors,
   importTfjsGraph,
   importTfjsLayers,
   importTorch,
+  isHdf5,
   isSafetensors,
   isTeachableMachine,
   isTfjsGraphModel,
@@ -73,6 +76,7 @@ export interface SourceFormat {
 const SUPPORTED = [
   "ONNX files",
   "PyTorch and safetensors files",
+  "Keras models (.h5, .hdf5, .keras)",
   "TF.js graph and layers models (model.json with its weight files)",
   "Teachable Machine exports (their folder or zip)",
 ];
@@ -111,6 +115,18 @@ const FORMATS: readonly SourceFormat[] = [
     },
   },
   {
+    format: "keras-hdf5",
+    label: "Keras HDF5 file",
+    matches: ({ bytes }) => isHdf5(bytes),
+    read: async ({ bytes }) => importKerasHdf5(bytes),
+  },
+  {
+    format: "keras-archive",
+    label: "Keras 3 archive",
+    matches: (source) => zipHas(source, "config.json", "model.weights.h5"),
+    read: ({ bytes }) => importKerasArchive(new ZipFolder(bytes)),
+  },
+  {
     format: "torch",
     label: "PyTorch file",
     matches: ({ bytes }) => torchKind(bytes) !== undefined,
@@ -122,12 +138,7 @@ const FORMATS: readonly SourceFormat[] = [
     matches: ({ bytes }) => isSafetensors(bytes),
     read: async ({ bytes }, { torch }) => importSafetensors(bytes, torch),
   },
-  refused("keras-v2", "an HDF5 file, as Keras writes them", /^894844460d0a/, [
-    "convert it with tf2onnx, or with tensorflowjs_converter into a graph model",
-  ]),
-  refused("zip", "a zip file of an unknown kind", /^504b0304/, [
-    "take the model out of it; a Keras model can be converted with tf2onnx",
-  ]),
+  refused("zip", "a zip file of an unknown kind", /^504b0304/, ["take the model out of it"]),
   refused("tflite", "a TFLite file", /^.{8}54464c33/, ["convert it with tf2onnx"]),
   {
     format: "onnx",

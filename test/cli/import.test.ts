@@ -182,22 +182,16 @@ describe("polyhead import", () => {
     expect(await readdir(folder)).not.toContain("never");
   }, 300_000);
 
-  it.skipIf(!hasFixtures)(
-    "refuses Keras files, and a PyTorch file that calls a command, by name",
-    async () => {
-      const cases: [file: string, says: RegExp][] = [
-        ["keras/fer2013_mini_XCEPTION.102-0.66.hdf5", /Keras/],
-        ["heads/malicious.pth", /posix\.system/],
-      ];
-      for (const [file, says] of cases) {
-        const run = await polyhead("import", join(fixturesDir, file), "-o", at("never.onnx"));
-        expect({ file, status: run.status }).toEqual({ file, status: 65 });
-        expect(run.stderr).toMatch(says);
-        expect(run.stderr).toContain("MODEL_UNSUPPORTED");
-      }
-      expect(existsSync(at("never.onnx"))).toBe(false);
-    },
-  );
+  it.skipIf(!hasFixtures)("refuses a PyTorch file that calls a command, by name", async () => {
+    const cases: [file: string, says: RegExp][] = [["heads/malicious.pth", /posix\.system/]];
+    for (const [file, says] of cases) {
+      const run = await polyhead("import", join(fixturesDir, file), "-o", at("never.onnx"));
+      expect({ file, status: run.status }).toEqual({ file, status: 65 });
+      expect(run.stderr).toMatch(says);
+      expect(run.stderr).toContain("MODEL_UNSUPPORTED");
+    }
+    expect(existsSync(at("never.onnx"))).toBe(false);
+  });
 
   it.skipIf(!hasFixtures)(
     "imports Teachable Machine exports, as a folder, a file and a zip, with labels",
@@ -241,5 +235,32 @@ describe("polyhead import", () => {
     expect(run.stderr).toBe("");
     const { segments } = JSON.parse(run.stdout);
     expect(segments.map(({ usedBy }: { usedBy: string[] }) => usedBy.length)).toEqual([2, 1, 1]);
+  });
+
+  it.skipIf(!hasFixtures)("imports a published Keras file with its labels", async () => {
+    const file = join(fixturesDir, "keras/fer2013_mini_XCEPTION.102-0.66.hdf5");
+    await writeFile(at("faces.txt"), "angry\ndisgust\nfear\nhappy\nsad\nsurprise\nneutral\n");
+    const run = await polyhead(
+      "import",
+      file,
+      "-o",
+      at("faces.onnx"),
+      "--preprocess",
+      "signed",
+      "--labels",
+      at("faces.txt"),
+      "--json",
+    );
+    expect({ status: run.status, stderr: run.stderr }).toEqual({ status: 0, stderr: "" });
+    const { provenance, preprocessing, labels } = readMetadata(await loadModel(at("faces.onnx")));
+    expect(provenance).toMatchObject({ format: "keras-hdf5" });
+    expect(preprocessing).toMatchObject({
+      height: 64,
+      width: 64,
+      colour: "grey",
+      layout: "nhwc",
+      range: [-1, 1],
+    });
+    expect(labels).toHaveLength(7);
   });
 });

@@ -1,5 +1,6 @@
 /** Models of Keras' layers to ONNX. */
 export type { LayersImport, LayersImportOptions } from "./convert.js";
+export { importKerasArchive, importKerasHdf5 } from "./keras.js";
 export {
   isTeachableMachine,
   readTeachableMachine,
