@@ -29,6 +29,13 @@ export interface Step {
   readonly fetches: readonly (readonly [output: string, value: string])[];
   /** Session input, and the number of the tensor that the backend keeps for it. */
   readonly kept?: readonly (readonly [input: string, tensor: number])[];
+  /**
+   * Session output, and the number of the kept tensor that it replaces once the step has run: state that stays in the
+   * backend from one program to the next. A step that fails replaces nothing. Each backend has a state of its own,
+   * and one that replaces a dead one begins with the tensors as they were first kept; so this is for runtimes of
+   * one worker whose caller begins anew after WORKER_LOST.
+   */
+  readonly replaces?: readonly (readonly [output: string, tensor: number])[];
   /** Run once for each row of the first dimension and stack the results: for graphs that take one row only. */
   readonly byRow?: boolean;
 }
@@ -37,6 +44,8 @@ export interface Step {
 export interface Program {
   readonly steps: readonly Step[];
   readonly results: readonly string[];
+  /** Kept tensors, as they are after the steps, that are copied into values for `results`. */
+  readonly reads?: readonly (readonly [tensor: number, value: string])[];
 }
 
 /** What a run gives: the values asked for, and the time that each step took. */

@@ -114,11 +114,16 @@ export class MockBackend implements Backend {
         try {
           const made = new Map(Object.entries(compute(this.#inputsOf(step, values))));
           for (const [output, name] of step.fetches) values.set(name, require(made, output));
+          for (const [output, tensor] of step.replaces ?? []) {
+            this.#kept(tensor);
+            this.tensors.set(tensor, require(made, output));
+          }
         } catch (thrown) {
           const error = asPolyheadError(thrown, "RUN_FAILED", "A mock function failed");
           for (const [, name] of step.fetches) values.fail(name, error);
         }
       }
+      for (const [tensor, name] of program.reads ?? []) values.set(name, this.#kept(tensor));
       return { ...values.select(program.results), stepTimes: program.steps.map(() => 0) };
     });
   }

@@ -176,9 +176,13 @@ export class Runtime {
         { limit: this.#queueLimit },
       );
     }
-    const used = program.steps
-      .flatMap(({ session, kept = [] }) => [session, ...kept.map(([, tensor]) => tensor)])
-      .map((number) => this.#find(number));
+    const used = [
+      ...program.steps.flatMap(({ session, kept = [], replaces = [] }) => [
+        session,
+        ...[...kept, ...replaces].map(([, tensor]) => tensor),
+      ]),
+      ...(program.reads ?? []).map(([tensor]) => tensor),
+    ].map((number) => this.#find(number));
     for (const each of used) each.uses++;
     let onAbort: (() => void) | undefined;
     const result = new Promise<RunResult>((resolve, reject) => {

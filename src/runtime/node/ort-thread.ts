@@ -55,6 +55,7 @@ async function run(program: Program, given: ReadonlyMap<string, Given>): Promise
     }
     stepTimes.push(performance.now() - start);
   }
+  for (const [number, name] of program.reads ?? []) values.set(name, copyOf(keptTensor(number)));
   const { values: made, failures } = values.select(program.results);
   return { values: made, failures: [...failures].map(([name, error]) => [name, plain(error)]), stepTimes };
 }
@@ -77,11 +78,16 @@ async function runStep(
     ...given.map(([input, value]) => [input, toOrt(value)] as const),
     ...(step.kept ?? []).map(([input, number]) => [input, keptTensor(number)] as const),
   ]);
+  const { fetches, replaces = [] } = step;
   const results = await session.run(
     feeds,
-    step.fetches.map(([output]) => output),
+    [...fetches, ...replaces].map(([output]) => output),
   );
-  return new Map(step.fetches.map(([output, name]) => [name, fromOrt(results[output])]));
+  for (const [output, number] of replaces) {
+    const made = results[output];
+    if (made) tensors.set(number, made);
+  }
+  return new Map(fetches.map(([output, name]) => [name, fromOrt(results[output])]));
 }
 
 async function runByRow(
@@ -106,6 +112,12 @@ function keptTensor(number: number): OrtTensor {
   const value = tensors.get(number);
   if (value) return value;
   throw new PolyheadError("CLOSED", `Tensor ${number} is not kept in this worker.`, { tensor: number });
+}
+
+/** A kept tensor for the caller: results are moved to the other thread, and this one stays. */
+function copyOf(value: OrtTensor): Tensor {
+  const { dtype, shape, data } = fromOrt(value);
+  return { dtype, shape, data: data.slice() };
 }
 
 function toOrt({ dtype, shape, data }: Tensor): OrtTensor {

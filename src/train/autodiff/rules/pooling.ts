@@ -17,10 +17,11 @@ function spreadEvenly(c: Context, dy: string, windows: Windows): string {
 function averagedElements(c: Context, windows: Windows): { shape: Shape; counts: number[] } {
   const withPadding = c.int("count_include_pad", 0) !== 0;
   const [sizes, places] = [c.shape().slice(2), c.outputShape().slice(2)];
-  const given = c.ints("pads") ?? [];
+  const isSame = c.text("auto_pad", "NOTSET").startsWith("SAME");
+  const given = isSame ? windows.pads : (c.ints("pads") ?? []);
   const perAxis = sizes.map((size, axis) => {
     const begin = windows.pads[axis] ?? 0;
-    const end = given[axis + sizes.length] ?? windows.pads[axis + sizes.length] ?? 0;
+    const end = given[axis + sizes.length] ?? 0;
     const [from, to] = withPadding ? [-begin, size + end] : [0, size];
     return Array.from({ length: places[axis] ?? 1 }, (_, place) => {
       const start = place * (windows.strides[axis] ?? 1) - begin;

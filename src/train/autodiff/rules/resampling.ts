@@ -102,6 +102,8 @@ function resizeMatrix(c: Context, from: number, to: number, scale: number): Matr
 const resize: Rule = (c, dy) => [
   () => {
     const [from, to, scales] = [c.shape(), c.outputShape(), scalesOf(c)];
+    // ONNX Runtime copies where no size changes, whatever the scales say.
+    if (from.every((size, axis) => size === to[axis])) return dy;
     const matrices = from.flatMap((size, axis) =>
       size === to[axis] && scales[axis] === 1
         ? []

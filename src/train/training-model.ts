@@ -1,0 +1,95 @@
+/**
+ * A model on its way into training and back. What is trained is a copy in evaluation mode, with functions written
+ * out, its parameters separate, a recent operator set and shapes bound; what comes out is the model as it was, with
+ * new weights in it.
+ */
+import { PolyheadError } from "../base/errors.js";
+import { dynamicBatch } from "../onnx/batch.js";
+import { toEvaluation } from "../onnx/evaluation.js";
+import { withGraph } from "../onnx/extract.js";
+import { GraphIndex } from "../onnx/graph.js";
+import { inlined } from "../onnx/inline.js";
+import { copyOf, declaredType, type Model, opsetVersion } from "../onnx/model.js";
+import { inferTypes } from "../onnx/shapes.js";
+import { weight, weightTensor } from "../onnx/weight.js";
+import type { Shape } from "../tensor/shape.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { LEAST_OPSET } from "./autodiff/builder.js";
+import { bindShapes } from "./bind-shapes.js";
+import { separateParameters } from "./parameters.js";
+
+/** A model that can be trained. */
+export class TrainingModel {
+  /** The model as it is written again, parameters separate. */
+  readonly model: Model;
+  /** Names of the initializers that can be trained. */
+  readonly parameters: readonly string[];
+  /** What was changed, one sentence each. */
+  readonly notes: readonly string[];
+  readonly #graph: Model;
+
+  /**
+   * @throws PolyheadError MODEL_UNSUPPORTED for models that draw random numbers in evaluation or have an operator set
+   *   that is too old
+   */
+  constructor(given: Model) {
+    const { model, names } = separateParameters(given);
+    const opened = dynamicBatch(model, inferTypes(model));
+    const evaluation = toEvaluation(opened.model);
+    this.model = opened.model;
+    this.parameters = names;
+    this.notes = [...opened.notes, ...evaluation.notes];
+    this.#graph = inlined(evaluation.model);
+    const opset = opsetVersion(this.#graph) ?? 0;
+    if (opset < LEAST_OPSET) {
+      throw new PolyheadError(
+        "MODEL_UNSUPPORTED",
+        `The model uses operator set ${opset}; training takes ${LEAST_OPSET} and newer. Export it again, with opset_version=17 say.`,
+        { got: opset, expected: LEAST_OPSET },
+      );
+    }
+  }
+
+  /** Names of the inputs. */
+  get inputs(): string[] {
+    return new GraphIndex(this.model.graph).inputs.map(({ name }) => name);
+  }
+
+  /** Number of dimensions of an input; undefined when the file does not say. */
+  rank(input: string): number | undefined {
+    const info = this.model.graph.input.find(({ name }) => name === input);
+    return info && declaredType(info)?.shape?.length;
+  }
+
+  /**
+   * The graph to train, for inputs of these shapes.
+   * @throws PolyheadError INPUT_MISMATCH
+   */
+  bound(shapes: ReadonlyMap<string, Shape>): Model {
+    return bindShapes(this.#graph, shapes);
+  }
+
+  /** Values of the parameters as the model has them. */
+  values(names: readonly string[]): Map<string, Tensor> {
+    const weights = new Map(this.model.graph.initializer.map((each) => [each.name, each]));
+    return new Map(
+      names.map((name) => {
+        const found = weights.get(name);
+        if (found) return [name, weightTensor(found)] as const;
+        throw new PolyheadError("NOT_FOUND", `The model has no parameter ${JSON.stringify(name)}.`, {
+          parameter: name,
+          expected: this.parameters,
+        });
+      }),
+    );
+  }
+
+  /** The model with other values of some parameters. */
+  withValues(values: ReadonlyMap<string, Tensor>): Model {
+    const initializer = this.model.graph.initializer.map((each) => {
+      const value = values.get(each.name);
+      return value ? weight(each.name, value) : each;
+    });
+    return withGraph(this.model, copyOf(this.model.graph, { initializer }));
+  }
+}
