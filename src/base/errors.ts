@@ -124,6 +124,12 @@ export const ERROR_CATALOGUE = {
     meaning: "an input's name, dtype or shape is not what the model takes",
   },
   RUN_FAILED: { http: 500, grpc: "INTERNAL", exit: 70, meaning: "the runtime failed while it computed" },
+  DIVERGED: {
+    http: 422,
+    grpc: "FAILED_PRECONDITION",
+    exit: 70,
+    meaning: "a training's loss is no finite number any more",
+  },
   LOAD_FAILED: { http: 422, grpc: "FAILED_PRECONDITION", exit: 65, meaning: "the runtime refused a model" },
   WORKER_LOST: {
     http: 503,

@@ -1,0 +1,232 @@
+/**
+ * The training step as one ONNX graph: loss, gradients and the update of every trained parameter. Parameters and
+ * the optimiser's state are inputs and, renewed, outputs, so that whoever runs the graph can leave them where the
+ * runtime put them. Gradients may instead be added up over several batches first: then one graph adds and
+ * another one updates.
+ */
+import { withGraph } from "../onnx/extract.js";
+import { copyOf, graph, type Model, model as modelOf, opsetVersion, valueInfo } from "../onnx/model.js";
+import { weightShape } from "../onnx/weight.js";
+import type { Shape } from "../tensor/shape.js";
+import { Builder, LEAST_OPSET } from "./autodiff/builder.js";
+import { differentiate } from "./autodiff/differentiate.js";
+import { type Optimizer, stateCount, stepScalars, updated } from "./optimizers.js";
+
+/** Settings of a parameter, or of several. */
+export interface ParameterGroup {
+  /** Factor of the rate; 1 by default. */
+  readonly rate?: number;
+  /** In place of the optimiser's. */
+  readonly weightDecay?: number;
+}
+
+/** How parameters are changed. */
+export interface UpdateOptions {
+  readonly optimizer: Optimizer;
+  /** The gradient of all parameters together is scaled down to this Euclidean length. */
+  readonly clipNorm?: number | undefined;
+  /** Decay of an exponential moving average of the parameters, which is kept beside them. */
+  readonly average?: number | undefined;
+  /** The group of a parameter. */
+  readonly groupOf?: (parameter: string) => ParameterGroup;
+}
+
+/** A value that stays from step to step. */
+export interface StateValue {
+  /** Names it among all that stays: `PARAMETER`, `PARAMETER/1`, ... */
+  readonly name: string;
+  readonly parameter: string;
+  /** What it begins with. */
+  readonly start: "parameter" | "zeros";
+  readonly shape: Shape;
+  readonly input: string;
+  /** The renewed value; undefined where the graph only reads it. */
+  readonly output?: string | undefined;
+}
+
+/** A graph of which some values stay. */
+export interface StepModel {
+  readonly model: Model;
+  readonly state: readonly StateValue[];
+  /** Inputs of rank 0, float32: that of the `rate`, and those of the optimiser's `stepScalars`, by their names. */
+  readonly scalars: ReadonlyMap<string, string>;
+  /** Outputs for the caller: the loss, and the length of the gradient where it is clipped. */
+  readonly results: readonly string[];
+}
+
+/** A value that a name belongs to: state of a parameter by number. */
+const stateName = (parameter: string, place: string | number) => `${parameter}/${place}`;
+
+/**
+ * The whole step.
+ * @param whole a model with a loss, shapes bound
+ * @param accumulate only add the gradients, divided by this number, to those that are there
+ */
+export function stepModel(
+  whole: Model,
+  loss: string,
+  parameters: readonly string[],
+  options: UpdateOptions,
+  accumulate?: number,
+): StepModel {
+  const { model, gradients } = differentiate(whole, { of: loss, withRespectTo: parameters });
+  const trained = parameters.filter((name) => gradients.has(name));
+  const shapes = new Map(whole.graph.initializer.map((each) => [each.name, weightShape(each)]));
+  const builder = new Builder(opsetVersion(model) ?? LEAST_OPSET, namesIn(model), "update");
+  const pairs = trained.map((name) => ({
+    name,
+    shape: shapes.get(name) ?? [],
+    gradient: gradients.get(name) ?? "",
+  }));
+  const read = pairs.map(
+    ({ name, shape }): StateValue => ({ name, parameter: name, start: "parameter", shape, input: name }),
+  );
+  const part: Part =
+    accumulate === undefined
+      ? writeUpdates(builder, pairs, options)
+      : {
+          state: [...read, ...writeSums(builder, pairs, accumulate)],
+          scalars: new Map<string, string>(),
+          results: [],
+        };
+  const inputs = part.state.map(({ input, shape }) => valueInfo(input, "float32", shape));
+  const kept = new Set(part.state.map(({ input }) => input));
+  const outputs = [
+    valueInfo(loss, "float32", []),
+    ...part.results.map((name) => valueInfo(name, "float32")),
+    ...part.state.flatMap(({ output, shape }) => (output ? [valueInfo(output, "float32", shape)] : [])),
+  ];
+  const main = copyOf(model.graph, {
+    node: [...model.graph.node, ...builder.nodes],
+    initializer: [...model.graph.initializer.filter(({ name }) => !kept.has(name)), ...builder.weights],
+    input: [...model.graph.input, ...inputs, ...scalarInfos(part)],
+    output: outputs,
+  });
+  return {
+    model: withGraph(model, main),
+    state: part.state,
+    scalars: part.scalars,
+    results: [loss, ...part.results],
+  };
+}
+
+/** The second half of an accumulated step: reads the sums, updates, and sets the sums to zero. */
+export function updateModel(parameters: ReadonlyMap<string, Shape>, options: UpdateOptions): StepModel {
+  const builder = new Builder(LEAST_OPSET, parameters.keys(), "update");
+  const pairs = [...parameters].map(([name, shape]) => ({ name, shape, gradient: stateName(name, "sum") }));
+  const part = writeUpdates(builder, pairs, options);
+  const sums = pairs.map(({ name, shape, gradient }) => ({
+    name: gradient,
+    parameter: name,
+    start: "zeros" as const,
+    shape,
+    input: gradient,
+    output: builder.op("Mul", [gradient, builder.scalar(0, "float32")]),
+  }));
+  const state = [...part.state, ...sums];
+  const info = (name: string, shape?: Shape) => valueInfo(name, "float32", shape);
+  const whole = modelOf(
+    graph("update", {
+      nodes: builder.nodes,
+      inputs: [...state.map(({ input, shape }) => info(input, shape)), ...scalarInfos(part)],
+      outputs: [
+        ...part.results.map((name) => info(name)),
+        ...state.flatMap(({ output, shape }) => (output ? [info(output, shape)] : [])),
+      ],
+      weights: builder.weights,
+    }),
+    LEAST_OPSET,
+  );
+  return { model: whole, state, scalars: part.scalars, results: part.results };
+}
+
+interface Pair {
+  readonly name: string;
+  readonly shape: Shape;
+  readonly gradient: string;
+}
+
+type Part = Pick<StepModel, "state" | "scalars" | "results">;
+
+function writeSums(builder: Builder, pairs: readonly Pair[], count: number): StateValue[] {
+  const share = builder.scalar(1 / count, "float32");
+  return pairs.map(({ name, shape, gradient }) => {
+    const input = stateName(name, "sum");
+    const output = builder.op("Add", [input, builder.op("Mul", [gradient, share])]);
+    return { name: input, parameter: name, start: "zeros", shape, input, output };
+  });
+}
+
+function writeUpdates(builder: Builder, pairs: readonly Pair[], options: UpdateOptions): Part {
+  const { optimizer, clipNorm, average, groupOf = (): ParameterGroup => ({}) } = options;
+  const rate = builder.name("rate");
+  const scalars = new Map([...stepScalars(optimizer, 1).keys()].map((name) => [name, builder.name(name)]));
+  const length = clipNorm === undefined ? undefined : gradientLength(builder, pairs);
+  const scale =
+    length === undefined || clipNorm === undefined ? undefined : clipFactor(builder, length, clipNorm);
+  const state = pairs.flatMap(({ name, shape, gradient }): StateValue[] => {
+    const group = groupOf(name);
+    const factor = group.rate ?? 1;
+    const own = Array.from({ length: stateCount(optimizer) }, (_, place) => stateName(name, place + 1));
+    const made = updated(optimizer, {
+      builder,
+      dtype: "float32",
+      parameter: name,
+      gradient: scale === undefined ? gradient : builder.op("Mul", [gradient, scale]),
+      state: own,
+      rate: factor === 1 ? rate : builder.op("Mul", [rate, builder.scalar(factor, "float32")]),
+      weightDecay: group.weightDecay,
+      scalars,
+    });
+    const of = { parameter: name, shape };
+    return [
+      { ...of, name, start: "parameter", input: name, output: made.parameter },
+      ...own.map((each, place) => ({
+        ...of,
+        name: each,
+        start: "zeros" as const,
+        input: each,
+        output: made.state[place],
+      })),
+      ...(average === undefined ? [] : [averaged(builder, of, made.parameter, average)]),
+    ];
+  });
+  return {
+    state,
+    scalars: new Map([["rate", rate], ...scalars]),
+    results: length === undefined ? [] : [length],
+  };
+}
+
+function averaged(
+  builder: Builder,
+  of: Pick<StateValue, "parameter" | "shape">,
+  renewed: string,
+  decay: number,
+): StateValue {
+  const input = stateName(of.parameter, "average");
+  const old = builder.op("Mul", [input, builder.scalar(decay, "float32")]);
+  const output = builder.op("Add", [old, builder.op("Mul", [renewed, builder.scalar(1 - decay, "float32")])]);
+  return { ...of, name: input, start: "parameter", input, output };
+}
+
+/** The Euclidean length of all gradients as one vector. */
+function gradientLength(builder: Builder, pairs: readonly Pair[]): string {
+  const squares = pairs.map(({ gradient }) => builder.op("ReduceSumSquare", [gradient], { keepdims: 0 }));
+  return builder.op("Sqrt", [builder.op("Sum", squares)]);
+}
+
+/** min(1, limit / (length + 1e-6)), as torch.nn.utils.clip_grad_norm_ has it. */
+function clipFactor(builder: Builder, length: string, limit: number): string {
+  const safe = builder.op("Add", [length, builder.scalar(1e-6, "float32")]);
+  const factor = builder.op("Div", [builder.scalar(limit, "float32"), safe]);
+  return builder.op("Min", [factor, builder.scalar(1, "float32")]);
+}
+
+function scalarInfos({ scalars }: Part) {
+  return [...scalars.values()].map((name) => valueInfo(name, "float32", []));
+}
+
+function namesIn({ graph: { node, input, initializer } }: Model): string[] {
+  return [...node.flatMap(({ output }) => output), ...[...input, ...initializer].map(({ name }) => name)];
+}
