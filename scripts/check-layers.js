@@ -18,6 +18,7 @@ const LAYERS = {
   engine: ["base", "tensor", "onnx", "runtime"],
   vision: ["base", "tensor", "onnx"],
   data: ["base", "tensor", "onnx", "files", "vision"],
+  train: ["base", "tensor", "onnx", "runtime"],
   teach: ["base", "tensor", "onnx", "files", "runtime", "engine", "vision", "data"],
   adapt: ["base", "tensor", "onnx", "files", "runtime", "engine", "vision", "data", "teach"],
   report: ["base", "tensor", "onnx", "vision"],
@@ -50,6 +51,7 @@ const LAYERS = {
     "adapt",
     "report",
     "plan",
+    "train",
     "store",
     "server",
     "index.ts",
@@ -57,7 +59,7 @@ const LAYERS = {
 };
 
 /** These folders also run in a browser, except for what stands below `NODE_ONLY`. */
-const PORTABLE = new Set(["base", "tensor", "onnx", "formats", "runtime", "engine"]);
+const PORTABLE = new Set(["base", "tensor", "onnx", "formats", "runtime", "engine", "train"]);
 const NODE_ONLY = "src/runtime/node/";
 const NODE_PACKAGES = new Set(["sharp", "onnxruntime-node", ...builtinModules]);
 

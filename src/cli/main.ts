@@ -7,6 +7,7 @@ import { manifest } from "./manifest.js";
 import { addAdapt } from "./verbs/adapt.js";
 import { addDemo } from "./verbs/demo.js";
 import { addDoctor } from "./verbs/doctor.js";
+import { addGrad } from "./verbs/grad.js";
 import { addHeads } from "./verbs/heads.js";
 import { addImport } from "./verbs/import.js";
 import { addInspect } from "./verbs/inspect.js";
@@ -18,6 +19,7 @@ import { addShare } from "./verbs/share.js";
 import { addSplit } from "./verbs/split.js";
 import { addSwitch } from "./verbs/switch.js";
 import { addTeach } from "./verbs/teach.js";
+import { addTune } from "./verbs/tune.js";
 
 /** Each adds one verb; in the order of the help. */
 const VERBS: readonly ((program: Command) => void)[] = [
@@ -31,6 +33,8 @@ const VERBS: readonly ((program: Command) => void)[] = [
   addTeach,
   addAdapt,
   addPlan,
+  addTune,
+  addGrad,
   addServe,
   addHeads,
   addSwitch,

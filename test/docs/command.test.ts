@@ -10,7 +10,7 @@ import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { writeNpz } from "../../src/tensor/npz.js";
-import { float32 } from "../../src/tensor/tensor.js";
+import { float32, int64 } from "../../src/tensor/tensor.js";
 import { commandPage, shapeLike } from "./command-page.js";
 
 const root = fileURLToPath(new URL("../..", import.meta.url));
@@ -29,6 +29,9 @@ beforeAll(async () => {
   await copyFile(join(photos, "E003.jpeg"), join(folder, "photo.jpg"));
   const image = float32([1, 512, 512, 3], new Float32Array(512 * 512 * 3).fill(100));
   await writeFile(join(folder, "in.npz"), writeNpz({ "tower_0/images": image }));
+  const x = Float32Array.from({ length: 2 * 480 * 16 * 16 }, (_, at) => Math.sin(at));
+  const features = { x: float32([2, 480, 16, 16], x), y: int64([2], [0, 1]) };
+  await writeFile(join(folder, "features.npz"), writeNpz(features));
 });
 afterAll(() => rm(folder, { recursive: true }));
 

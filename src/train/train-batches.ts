@@ -1,0 +1,69 @@
+/** Full training over a list of batches: the loop of steps, its order, its schedule and its result. */
+import { PolyheadError } from "../base/errors.js";
+import type { Tensor } from "../tensor/tensor.js";
+import { randomNumbers, shuffled } from "./random.js";
+import { rateFactor, type Schedule } from "./schedules.js";
+import type { Batch, Trainer } from "./trainer.js";
+
+/** How the loop goes. */
+export interface TrainBatchesOptions {
+  /** Steps in all. */
+  readonly steps: number;
+  /** Highest learning rate. */
+  readonly rate: number;
+  readonly schedule?: Schedule;
+  /** `given` takes batches as they stand, over and over; `shuffled` in a new order each time. */
+  readonly order?: "given" | "shuffled";
+  /** Decides the orders; 0 by default. */
+  readonly seed?: number;
+  /** Batches whose gradients are added for one step; 1 by default. */
+  readonly accumulate?: number;
+  /** Told after each step. */
+  readonly onStep?: (done: number, total: number, loss: number) => void;
+}
+
+/** What came out. */
+export interface TrainedBatches {
+  /** Loss of each step, before its update. */
+  readonly losses: readonly number[];
+  /** Loss on the first batch after all steps. */
+  readonly final: number;
+  readonly parameters: ReadonlyMap<string, Tensor>;
+}
+
+/**
+ * Trains on batches.
+ * @throws PolyheadError INVALID_ARGUMENT, and whatever {@link Trainer.step} throws
+ */
+export async function trainBatches(
+  trainer: Trainer,
+  batches: readonly Batch[],
+  options: TrainBatchesOptions,
+): Promise<TrainedBatches> {
+  const { steps, rate, schedule = {}, order = "given", seed = 0, accumulate = 1, onStep } = options;
+  const [first] = batches;
+  if (!first || steps < 1 || accumulate < 1) {
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      `Got ${batches.length} batches, ${steps} steps, ${accumulate} batches a step; expected at least one of each.`,
+      { batches: batches.length, steps, accumulate },
+    );
+  }
+  const random = randomNumbers(seed);
+  let queue: Batch[] = [];
+  const next = (): Batch => {
+    if (queue.length === 0) {
+      queue =
+        order === "given" ? [...batches] : shuffled(batches.length, random).map((at) => batches[at] ?? first);
+    }
+    return queue.shift() ?? first;
+  };
+  const losses: number[] = [];
+  for (let step = 0; step < steps; step++) {
+    const together = Array.from({ length: accumulate }, next);
+    const loss = await trainer.step(together, rate * rateFactor(schedule, step, steps));
+    losses.push(loss);
+    onStep?.(step + 1, steps, loss);
+  }
+  return { losses, final: await trainer.loss(first), parameters: await trainer.parameters() };
+}

@@ -1,0 +1,103 @@
+/** `polyhead grad` and `polyhead tune` on the training fixtures: files and documents that other tools read. */
+import { execFile } from "node:child_process";
+import { existsSync, readFileSync } from "node:fs";
+import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { fileURLToPath } from "node:url";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { loadModel } from "../../src/files/disk.js";
+import { readMetadata } from "../../src/onnx/metadata.js";
+import { readNpz, writeNpz } from "../../src/tensor/npz.js";
+import { float32, toNumbers } from "../../src/tensor/tensor.js";
+import { fixturesDir, hasFixtures } from "../fixtures.js";
+import { useRuntime } from "../onnx/runtime.js";
+
+const open = useRuntime();
+const bin = fileURLToPath(new URL("../../bin/polyhead.js", import.meta.url));
+const at = (name: string) => join(fixturesDir, "train", name);
+let folder: string;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "tune-"));
+});
+afterAll(() => rm(folder, { recursive: true }));
+
+function polyhead(...words: string[]): Promise<{ status: number; document: Record<string, unknown> }> {
+  return new Promise((resolve) => {
+    const child = execFile(process.execPath, [bin, ...words, "--json"], (_, stdout) =>
+      resolve({ status: child.exitCode ?? -1, document: JSON.parse(stdout) }),
+    );
+  });
+}
+
+describe.skipIf(!hasFixtures)("training from the command", () => {
+  it("writes the gradients of the first of several batches", { timeout: 30_000 }, async () => {
+    const out = join(folder, "g.npz");
+    const words = ["--npz", at("resnet_basic.npz"), "--loss", "cross-entropy", "--out", out];
+    const { status, document } = await polyhead("grad", at("resnet_basic.onnx"), ...words);
+    expect(status).toBe(0);
+    const [written, golden] = [out, at("resnet_basic.npz")].map((path) => readNpz(readFileSync(path)));
+    const [loss] = golden?.get("loss") ? toNumbers(golden.get("loss") ?? float32([], [])) : [];
+    expect(written?.get("loss")?.shape).toEqual([]);
+    expect(document.loss).toBeCloseTo(loss ?? 0, 5);
+    const gradients = [...(golden?.keys() ?? [])].filter((key) => key.startsWith("grad/"));
+    expect([...(written?.keys() ?? [])].sort()).toEqual([...gradients, "loss"].sort());
+    for (const key of gradients) expect(written?.get(key)?.shape, key).toEqual(golden?.get(key)?.shape);
+  });
+
+  it("trains on batches as they stand, and writes a model that does what was learned", {
+    timeout: 60_000,
+  }, async () => {
+    const out = join(folder, "vit.onnx");
+    const { status, document } = await polyhead(
+      ...["tune", at("vit.onnx"), "--way", "full", "--npz", at("vit.npz"), "--order", "given"],
+      ...["--optimizer", "adam", "--lr", "1e-3", "--steps", "5", "--seed", "0", "-o", out],
+    );
+    expect(status).toBe(0);
+    const golden = readNpz(readFileSync(at("vit.npz")));
+    const expected = toNumbers(golden.get("loss") ?? float32([0], []));
+    const losses = document.losses as number[];
+    losses.forEach((loss, step) => {
+      expect(Math.abs(loss / (expected[step] ?? 0) - 1), `step ${step}`).toBeLessThan(2e-3);
+    });
+    expect(losses).toHaveLength(5);
+
+    // The loss of the written model on the first batch, computed from its logits, is PyTorch's `final`.
+    const tuned = await loadModel(out);
+    const session = await open(tuned, "all");
+    const x = golden.get("x") ?? float32([0], []);
+    const first = (x.data as Float32Array).slice(0, 4 * 3 * 64 * 64);
+    const logits = (await session.run(new Map([["input", float32([4, 3, 64, 64], first)]]))).get("logits");
+    await session.close();
+    const numbers = toNumbers(logits ?? float32([0], []));
+    const y = toNumbers(golden.get("y") ?? float32([0], []));
+    const each = Array.from({ length: 4 }, (_, row) => {
+      const own = numbers.slice(row * 10, row * 10 + 10);
+      return Math.log(own.reduce((sum, value) => sum + Math.exp(value), 0)) - (own[y[row] ?? 0] ?? 0);
+    });
+    const loss = each.reduce((sum, value) => sum + value, 0) / 4;
+    expect(Math.abs(loss / (toNumbers(golden.get("final") ?? float32([], []))[0] ?? 0) - 1)).toBeLessThan(
+      2e-3,
+    );
+    expect(readMetadata(tuned).provenance).toMatchObject({
+      training: { by: "polyhead tune", way: "full", settings: { steps: 5, seed: 0, rate: 1e-3 } },
+    });
+  });
+
+  it("writes nothing when the loss is lost or the data does not fit", { timeout: 60_000 }, async () => {
+    const out = join(folder, "none.onnx");
+    const tune = (npz: string, ...more: string[]) =>
+      polyhead("tune", at("resnet_basic.onnx"), "--npz", npz, "-o", out, ...more);
+    const lost = await tune(at("resnet_basic.npz"), "--optimizer", "sgd", "--lr", "1e30", "--steps", "4");
+    expect(lost).toMatchObject({ status: 70, document: { error: { code: "DIVERGED" } } });
+    const wrong = join(folder, "wrong.npz");
+    await writeFile(wrong, writeNpz({ x: float32([1, 3, 8, 8], new Float32Array(192)) }));
+    expect(await tune(wrong)).toMatchObject({ status: 65, document: { error: { code: "INPUT_MISMATCH" } } });
+    await writeFile(
+      wrong,
+      writeNpz({ x: float32([1, 3, 8, 8], new Float32Array(192)), y: float32([2], [0, 1]) }),
+    );
+    expect(await tune(wrong)).toMatchObject({ status: 65, document: { error: { code: "INPUT_MISMATCH" } } });
+    expect(existsSync(out)).toBe(false);
+  });
+});
