@@ -117,6 +117,23 @@ const windows = (options: { dilated?: boolean; ceil?: boolean; automatic?: boole
         }),
     );
 
+/**
+ * Whether the last window begins inside the image or the padding before it when places are rounded up. Where it does
+ * not, ONNX's shapes count a window that ONNX Runtime leaves out.
+ */
+function endsInside(
+  sizes: Shape,
+  attributes: { kernel_shape: Shape; strides: Shape; dilations?: Shape; pads?: Shape },
+): boolean {
+  return sizes.every((size, axis) => {
+    const { kernel_shape, strides, dilations, pads } = attributes;
+    const [stride, begin] = [strides[axis] ?? 1, pads?.[axis] ?? 0];
+    const reach = ((kernel_shape[axis] ?? 1) - 1) * (dilations?.[axis] ?? 1) + 1;
+    const room = size + begin + (pads?.[axis + sizes.length] ?? 0) - reach;
+    return Math.ceil(room / stride) * stride < size + begin;
+  });
+}
+
 const pool = (
   opType: string,
   options: Parameters<typeof windows>[0] = {},
@@ -128,13 +145,10 @@ const pool = (
     .map(([{ sizes, attributes }, images, channels, given, at]) => ({
       opType,
       inputs: [values([images, channels, ...sizes], at)],
-      // With longer steps than windows, ONNX Runtime does not agree with itself on how many places there are.
       attributes: {
         ...attributes,
         ...given,
-        ...(attributes.strides.some((stride, axis) => stride > (attributes.kernel_shape[axis] ?? 1))
-          ? { ceil_mode: 0 }
-          : {}),
+        ...(endsInside(sizes, attributes) ? {} : { ceil_mode: 0 }),
       },
       ...more,
     }));
@@ -562,6 +576,8 @@ export const CASES: Readonly<Record<string, Cases>> = {
     opType: "PRelu",
     inputs: [values([2, 3, ...of], at), values(one ? [1] : [3, ...of.map(() => 1)], at + 1, 0.1, 0.5)],
     ...single,
+    step: 1 / 512,
+    tolerance: 5e-3,
   })),
   Pow: fc.oneof(
     binary("Pow", [
