@@ -332,6 +332,15 @@ export class Engine {
   }
 
   /**
+   * Says at once, and at no cost, whether a request would be refused now: for servers, before they read one.
+   * @throws PolyheadError OVERLOADED, CLOSED
+   */
+  admit(): void {
+    this.#refuseClosed();
+    this.#scheduler.admit();
+  }
+
+  /**
    * Answers one or several routes from one pass over the backbone. The inputs must not change until the promise
    * settles. A route that fails fails the request; a shadow does not.
    * @throws PolyheadError NOT_FOUND for an unknown route, INPUT_MISMATCH, RUN_FAILED, ABORTED, OVERLOADED,
@@ -373,6 +382,7 @@ export class Engine {
       const asked = [...new Set(names)].map((name) => ({ name, ...this.#choose(generation, name, options) }));
       const members = [...new Set(asked.map(({ member }) => member))];
       const given = bindRequest(members, inputs);
+      this.#scheduler.admit(); // before the inputs are hashed
       const beside = asked.flatMap((each) => [...each.shadows, ...(each.reference ? [each.reference] : [])]);
       const shadows = beside.filter((each) => isFedBy(each, given));
       const running = [...members, ...shadows];

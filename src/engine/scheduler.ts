@@ -97,6 +97,12 @@ export class Scheduler {
     return { queued: this.#queue.length, running: this.#running };
   }
 
+  /** @throws PolyheadError OVERLOADED when a request that came now would be refused */
+  admit(): void {
+    const refusal = this.#refusal();
+    if (refusal) throw refusal;
+  }
+
   /**
    * Runs a request. Values that fail are in the result.
    * @throws PolyheadError OVERLOADED, DEADLINE_EXCEEDED, ABORTED, WORKER_LOST, CLOSED

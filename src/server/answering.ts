@@ -1,5 +1,6 @@
 /** Requests through the engine: checked against what is served, answered, counted, compared with their shadows. */
 import { createHash } from "node:crypto";
+import { availableParallelism } from "node:os";
 import { asPolyheadError, type PolyheadError } from "../base/errors.js";
 import type { Answer, Engine, LoadedModel, RunOptions } from "../engine/index.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -10,6 +11,7 @@ import type { ImageRequest, ImageResult, InferenceRequest, InferenceResult, Serv
 import { spansOf } from "./spans.js";
 import type { Statistics } from "./statistics.js";
 import type { Observation } from "./trials.js";
+import { Turnstile } from "./turnstile.js";
 
 /** What answering needs of a deployment. */
 export interface AnsweringParts {
@@ -27,9 +29,17 @@ export interface AnsweringParts {
 /** Answers requests. */
 export class Answering {
   readonly #parts: AnsweringParts;
+  /** Decoded pixels take far more memory than the images that come. */
+  readonly #decoding = new Turnstile(availableParallelism(), DECODING_LINE);
 
   constructor(parts: AnsweringParts) {
     this.#parts = parts;
+  }
+
+  /** See `Service.admit`. */
+  admit(): void {
+    this.#parts.engine.admit();
+    this.#decoding.admit();
   }
 
   /** See `Service.infer`. */
@@ -49,8 +59,11 @@ export class Answering {
     const loaded = new Map(this.#parts.engine.models.map((each) => [each.revision, each]));
     const sources = new Map(request.routes.map((name) => [name, this.#metadataOf(name, loaded)]));
     const preprocessing = commonPreprocessing(sources);
-    const image = await decodeImage(request.image, { maxPixels: this.#parts.imagePixels });
-    const { tensor, placement } = await imageTensor(image, preprocessing);
+    const { image, tensor, placement } = await this.#decoding.pass(async () => {
+      const { width, height, rgb } = await decodeImage(request.image, { maxPixels: this.#parts.imagePixels });
+      const input = await imageTensor({ width, height, rgb }, preprocessing);
+      return { image: { width, height }, ...input };
+    }, request.signal);
     const digest = createHash("sha256")
       .update(request.image)
       .update(JSON.stringify(preprocessing))
@@ -63,7 +76,7 @@ export class Answering {
     return {
       generation: answer.generation,
       cached: answer.cached,
-      image: { width: image.width, height: image.height },
+      image,
       routes: Object.fromEntries(routes),
     };
   }
@@ -120,6 +133,9 @@ export class Answering {
     }
   }
 }
+
+/** Images that may wait to be decoded. */
+const DECODING_LINE = 256;
 
 /** Failures that say nothing of a revision. */
 const CALLERS_FAULT: ReadonlySet<PolyheadError["code"]> = new Set([

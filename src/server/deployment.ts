@@ -115,6 +115,10 @@ export class Deployment implements Service {
     return !this.#isDraining;
   }
 
+  admit(): void {
+    this.#answering.admit();
+  }
+
   models(): readonly ServedModel[] {
     return [...this.#engine.routes.keys()].map((name) => this.model(name));
   }
@@ -402,7 +406,8 @@ export class Deployment implements Service {
     for (const name of changedRoutes(this.#document, document)) this.#statistics.switched(name);
     this.#document = document;
     this.#trials.follow(document.routes);
-    await this.#unloadRest();
+    // What was asked for holds; a model too many is tried again with the next change.
+    await this.#unloadRest().catch((thrown) => this.#report("unload", thrown));
     this.#served.clear();
     return generation;
   }

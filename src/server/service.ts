@@ -199,6 +199,11 @@ export interface Service {
   isLive(): boolean;
   /** Requests are welcome: routes are loaded and nothing is shutting down. */
   isReady(): boolean;
+  /**
+   * Whether a request for an answer would be let in now; asked before its body is read.
+   * @throws PolyheadError OVERLOADED, CLOSED
+   */
+  admit(): void;
   /** Routes and backbones. */
   models(): readonly ServedModel[];
   /**

@@ -87,6 +87,8 @@ export class FakeService implements Service {
   readonly name = "polyhead";
   readonly version = "0.1.0";
   ready = true;
+  /** Why requests are turned away at the door, if they are. */
+  refusal: PolyheadError | undefined;
   generation = 7;
   /** Requests as they came. */
   readonly requests: InferenceRequest[] = [];
@@ -102,6 +104,10 @@ export class FakeService implements Service {
 
   isReady() {
     return this.ready;
+  }
+
+  admit(): void {
+    if (this.refusal) throw this.refusal;
   }
 
   models() {

@@ -59,8 +59,16 @@ export const ServeConfigSchema = Type.Object(
     queueMilliseconds: Type.Optional(
       Type.Number({
         exclusiveMinimum: 0,
-        description: "Milliseconds that a request may be expected to wait; no limit by default.",
+        description: "Milliseconds that a request may be expected to wait; 5000 by default.",
       }),
+    ),
+    noticeMilliseconds: Count(
+      0,
+      "Milliseconds that the server goes on taking requests after it was told to end and says that it is not ready; 1000 by default.",
+    ),
+    graceMilliseconds: Count(
+      1,
+      "Milliseconds that requests under way may then take before they are hung up on; 30000 by default.",
     ),
     tokens: Type.Optional(Tokens),
     tokensFile: Text("A JSON file with a list like `tokens`."),

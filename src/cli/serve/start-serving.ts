@@ -1,4 +1,5 @@
 /** A store's routes behind HTTP and gRPC, from the settings to addresses, and back to nothing. */
+import { setTimeout } from "node:timers/promises";
 import { destination, pino } from "pino";
 import { asPolyheadError, PolyheadError } from "../../base/errors.js";
 import { openEngine } from "../../index.js";
@@ -21,12 +22,23 @@ export interface Serving {
   /** Folder of the store. */
   readonly store: string;
   readonly routes: number;
-  /** Not ready any more; ends when everything under way has been answered. */
+  /**
+   * Not ready any more at once, and closed to new requests after the notice; ends when everything under way has been
+   * answered, or the time for that is over.
+   */
   drain(): Promise<void>;
+  /** Milliseconds that {@link drain} may take, if nothing is stuck. */
+  readonly patience: number;
 }
 
 const HTTP = "127.0.0.1:8000";
 const GRPC = "127.0.0.1:8001";
+/** What is queued is answered within about this time, or is not let in. */
+const QUEUE_MILLISECONDS = 5000;
+const NOTICE_MILLISECONDS = 1000;
+const GRACE_MILLISECONDS = 30_000;
+/** For the engine to end after its last request. */
+const LAST_MILLISECONDS = 10_000;
 const HIGHEST_PORT = 65_535;
 
 /**
@@ -42,6 +54,7 @@ export async function startServing(config: ServeConfig): Promise<Serving> {
   const tls =
     tlsCert !== undefined && tlsKey !== undefined ? { certFile: tlsCert, keyFile: tlsKey } : undefined;
   const common = { tokens, allowOpen, limits, tls, logger };
+  const { noticeMilliseconds = NOTICE_MILLISECONDS, graceMilliseconds = GRACE_MILLISECONDS } = config;
 
   const log = ({ level, ...event }: Readonly<Record<string, unknown>>) =>
     level === "error" ? logger.error(event) : level === "warn" ? logger.warn(event) : logger.info(event);
@@ -49,7 +62,7 @@ export async function startServing(config: ServeConfig): Promise<Serving> {
   if (config.store === undefined) await putDemo(store, manifest.version, (line) => logger.info(line));
   const opened: (() => Promise<void>)[] = [];
   try {
-    const engine = await openEngine(config);
+    const engine = await openEngine({ queueMilliseconds: QUEUE_MILLISECONDS, ...config });
     opened.push(() => engine.close());
     const deployment = await Deployment.open(store, engine, {
       version: manifest.version,
@@ -60,17 +73,24 @@ export async function startServing(config: ServeConfig): Promise<Serving> {
     const endWatch =
       config.watch === undefined ? undefined : await watchFolder(config.watch, deployment, log);
     if (endWatch) opened.push(endWatch);
-    const rest = await startHttp(deployment, { ...common, ...http, origins });
+    const rest = await startHttp(deployment, {
+      ...common,
+      ...http,
+      origins,
+      timeouts: { drain: graceMilliseconds },
+    });
     opened.push(() => rest.close());
-    const rpc = await startGrpc(deployment, { ...common, ...grpc });
+    const rpc = await startGrpc(deployment, { ...common, ...grpc, drain: graceMilliseconds });
     return {
       http: rest.address,
       grpc: rpc.address,
       store: store.directory,
       routes: deployment.routes().length,
+      patience: noticeMilliseconds + graceMilliseconds + LAST_MILLISECONDS,
       drain: async () => {
         deployment.drain();
-        logger.info("draining");
+        logger.info({ noticeMilliseconds, graceMilliseconds }, "draining");
+        await setTimeout(noticeMilliseconds);
         await Promise.all([rest.close(), rpc.close(), endWatch?.()]);
         await deployment.close();
       },

@@ -27,7 +27,9 @@ export function addServe(program: Command): void {
     .option("--weights <name=number>", "a route's share while requests wait; can be repeated", numbers)
     .option("--watch <folder>", "a folder whose model files go live under their names when they prove valid")
     .option("--queue-limit <count>", "requests that may wait; 1024 by default")
-    .option("--queue-milliseconds <time>", "how long a request may be expected to wait; no limit by default")
+    .option("--queue-milliseconds <time>", "how long a request may be expected to wait; 5000 by default")
+    .option("--notice-milliseconds <time>", "how long to go on, not ready, after a signal; 1000 by default")
+    .option("--grace-milliseconds <time>", "how long requests may take then; 30000 by default")
     .option("--tokens-file <file>", "JSON list of tokens with name, secret and scopes")
     .option("--allow-open", "let everybody who reaches the addresses do everything")
     .option("--origins <origin>", "a web page's origin that may call the server; can be repeated", each)
@@ -48,7 +50,10 @@ async function perform({ json: _, ...flags }: Readonly<Record<string, unknown>>)
   };
 }
 
-/** The first signal lets everything under way be answered; the second one ends the process as if there were no handler. */
+/**
+ * The first signal lets everything under way be answered; the second one ends the process as if there were no handler.
+ * A run that is stuck cannot be ended by itself, and exit would wait for it.
+ */
 function endBySignal(serving: Serving): void {
   let isDraining = false;
   const end = (signal: NodeJS.Signals) => {
@@ -58,6 +63,10 @@ function endBySignal(serving: Serving): void {
       return;
     }
     isDraining = true;
+    setTimeout(() => {
+      process.stderr.write("polyhead: work is stuck; the server is killed\n");
+      process.kill(process.pid, "SIGKILL");
+    }, serving.patience).unref();
     serving.drain().then(
       () => process.exit(0),
       (thrown: unknown) => {

@@ -64,6 +64,7 @@ export interface GrpcServer {
   close(): Promise<void>;
 }
 
+const INFER = `/${GRPCInferenceService.typeName}/ModelInfer`;
 const DEFAULT_PORT = 8001;
 const DEFAULT_DRAIN = 30_000;
 /** Calls of one connection at a time. */
@@ -83,7 +84,7 @@ export async function startGrpc(service: Service, options: GrpcOptions = {}): Pr
   const credentials = await credentialsOf(options.tls);
   // Channelz stays on: without it grpc-js 1.14 does not know the connections that forceShutdown has to end.
   const server = new Server({
-    interceptors: [frontDoor(tokens)],
+    interceptors: [frontDoor(service, tokens)],
     "grpc.max_receive_message_length": limits.bodyBytes,
     "grpc.max_send_message_length": -1,
     "grpc.max_concurrent_streams": CONCURRENT_CALLS,
@@ -125,7 +126,7 @@ export async function startGrpc(service: Service, options: GrpcOptions = {}): Pr
 }
 
 /** Refuses before a message is read, and names the request in what is sent back. */
-function frontDoor(tokens: Tokens): ServerInterceptor {
+function frontDoor(service: Pick<Service, "admit">, tokens: Tokens): ServerInterceptor {
   return ({ path }, call) => {
     const scope = path.startsWith(`/${GRPCInferenceService.typeName}/`)
       ? SCOPES.get(path.slice(path.lastIndexOf("/") + 1))
@@ -134,6 +135,7 @@ function frontDoor(tokens: Tokens): ServerInterceptor {
       .withOnReceiveMetadata((metadata: Metadata, next) => {
         try {
           if (scope !== undefined) tokens.authorize(authorizationOf(metadata), scope);
+          if (path === INFER) service.admit();
         } catch (thrown) {
           call.sendStatus(failure(thrown, requestIdOf(metadata)).status);
           return;

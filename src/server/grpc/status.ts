@@ -5,7 +5,7 @@
 import { create } from "@bufbuild/protobuf";
 import { anyPack, DurationSchema } from "@bufbuild/protobuf/wkt";
 import { Metadata, type StatusObject, status } from "@grpc/grpc-js";
-import { type PublicError, publicError } from "../protocol/public-error.js";
+import { type PublicError, publicError, retryAfter } from "../protocol/public-error.js";
 import { ErrorInfoSchema, RetryInfoSchema, StatusSchema } from "./generated/error_details_pb.js";
 import { encode } from "./messages.js";
 
@@ -16,8 +16,6 @@ export interface Failure {
   readonly public: PublicError;
 }
 
-/** Seconds after which a client that was turned away may come again. */
-const RETRY_SECONDS = 1;
 /** Letters of a message as gRPC writes it; clients refuse headers of more than 8 KiB in all. */
 const MESSAGE_LENGTH = 2000;
 
@@ -36,16 +34,17 @@ export function failure(thrown: unknown, requestId: string): Failure {
   const details = short(shown.message);
   const metadata = new Metadata();
   const info = anyPack(ErrorInfoSchema, create(ErrorInfoSchema, { reason: shown.code, domain: "polyhead" }));
+  const seconds = retryAfter(shown.error);
   const retry = anyPack(
     RetryInfoSchema,
     create(RetryInfoSchema, {
-      retryDelay: create(DurationSchema, { seconds: BigInt(RETRY_SECONDS) }),
+      retryDelay: create(DurationSchema, { seconds: BigInt(seconds) }),
     }),
   );
   const mayRetry = code === status.UNAVAILABLE;
   if (mayRetry) {
-    metadata.set("retry-after", String(RETRY_SECONDS));
-    metadata.set("grpc-retry-pushback-ms", String(RETRY_SECONDS * 1000));
+    metadata.set("retry-after", String(seconds));
+    metadata.set("grpc-retry-pushback-ms", String(seconds * 1000));
   }
   metadata.set(
     "grpc-status-details-bin",

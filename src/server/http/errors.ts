@@ -6,10 +6,8 @@
 import type { Socket } from "node:net";
 import type { FastifyError, FastifyReply, FastifyRequest } from "fastify";
 import { type ErrorCode, PolyheadError } from "../../base/errors.js";
-import { publicError } from "../protocol/public-error.js";
+import { publicError, retryAfter } from "../protocol/public-error.js";
 
-/** Seconds after which a client may ask again. */
-const RETRY_AFTER = 1;
 const PROTOCOL_PATH = /^\/v2(?:\/|$)/;
 
 /** Answers a failure of any kind. */
@@ -19,7 +17,7 @@ export function answerError(thrown: unknown, request: FastifyRequest, reply: Fas
   const { code, message, isHidden, error } = publicError(thrown, request.id);
   const { http } = error.status;
   if (isHidden || http === 500) request.log.error({ err: error.cause ?? error }, error.message);
-  if (http === 503) reply.header("retry-after", RETRY_AFTER);
+  if (http === 503) reply.header("retry-after", retryAfter(error));
   if (http === 401) reply.header("www-authenticate", 'Bearer realm="polyhead"');
   return send(request, reply, http, message, code);
 }

@@ -44,6 +44,8 @@ export function addInferenceRoutes(app: FastifyInstance, service: Service, limit
         "Tensors are JSON, or JSON followed by binary data (header Inference-Header-Content-Length). An image is the body, or the one file of a form; the query's fields are for images only.",
     }),
     bodyLimit: limits.bodyBytes,
+    // Before the body is read, so that turning a request away costs next to nothing.
+    onRequest: async () => service.admit(),
   };
   for (const path of ["/v2/models/:model/infer", "/v2/models/:model/versions/:version/infer"]) {
     app.post<{ Params: ModelPath }>(path, options, async (request, reply) => {

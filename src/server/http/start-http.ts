@@ -1,5 +1,5 @@
 /** The REST server: from a socket to a {@link Service}. */
-import type { AddressInfo } from "node:net";
+import type { AddressInfo, Socket } from "node:net";
 import multipart from "@fastify/multipart";
 import fastify, { type FastifyBaseLogger, type FastifyInstance, LogController } from "fastify";
 import { destination, pino } from "pino";
@@ -90,7 +90,7 @@ export async function startHttp(service: Service, options: HttpOptions = {}): Pr
   readBodies(app);
   await app.register(multipart);
   await collectDocumentation(app, service);
-  hangUpWhenClosing(app);
+  hangUpWhenClosing(app, service);
   observe(app);
   guard(app, { tokens, origins: options.origins ?? [], isLoopback: isLoopback(host) });
   app.setErrorHandler((thrown, request, reply) => answerError(thrown, request, reply));
@@ -144,14 +144,23 @@ async function createApp(
   return app as FastifyInstance;
 }
 
-/** So that connections whose last request is under way do not stay until they have been idle for long. */
-function hangUpWhenClosing(app: FastifyInstance): void {
+/**
+ * So that connections whose last request is under way, and those that never sent one, do not stay until they have
+ * been idle for long. Clients of a server that is not ready any more are asked to connect elsewhere.
+ */
+function hangUpWhenClosing(app: FastifyInstance, service: Service): void {
+  const sockets = new Set<Socket>();
+  app.server.on("connection", (socket: Socket) => {
+    sockets.add(socket);
+    socket.once("close", () => sockets.delete(socket));
+  });
   let isClosing = false;
   app.addHook("preClose", async () => {
     isClosing = true;
+    for (const socket of sockets) if (socket.bytesRead === 0) socket.destroy();
   });
   app.addHook("onSend", async (_request, reply) => {
-    if (isClosing) reply.header("connection", "close");
+    if (isClosing || !service.isReady()) reply.header("connection", "close");
   });
 }
 

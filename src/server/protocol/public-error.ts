@@ -38,6 +38,12 @@ export function publicError(thrown: unknown, requestId: string): PublicError {
   return { code, message: withoutPaths(error.message), isHidden: false, error };
 }
 
+/** Seconds after which a client that was turned away may come again. */
+export function retryAfter({ details }: PolyheadError): number {
+  const { retryAfter: seconds } = details;
+  return typeof seconds === "number" && seconds >= 1 ? Math.ceil(seconds) : 1;
+}
+
 /** The text without absolute paths of this machine and without stack frames. */
 export function withoutPaths(text: string): string {
   return text

@@ -6,14 +6,16 @@ import { connect } from "node:http2";
 import { status } from "@grpc/grpc-js";
 import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { PolyheadError } from "../../../src/base/errors.js";
 import { type GrpcServer, startGrpc } from "../../../src/server/grpc/server.js";
 import { FakeService } from "../fake-service.js";
 import { entry, floats, message, packed, WireClient } from "./wire.js";
 
+const service = new FakeService();
 let server: GrpcServer;
 let client: WireClient;
 beforeAll(async () => {
-  server = await startGrpc(new FakeService(), {
+  server = await startGrpc(service, {
     port: 0,
     logger: { info: () => undefined, error: () => undefined },
   });
@@ -236,6 +238,19 @@ describe("what is not gRPC", () => {
     }
     const unknown = await post({ ":path": "/inference.GRPCInferenceService/Nothing" }, framed(FOOD));
     expect(unknown.grpc).toBe(String(status.UNIMPLEMENTED));
+    await client.ok("ModelInfer", FOOD);
+  });
+});
+
+describe("too many calls", () => {
+  it("are turned away before their message is read, with the time to come again", async () => {
+    service.refusal = new PolyheadError("OVERLOADED", "Too many are waiting already.", { retryAfter: 3 });
+    const before = service.requests.length;
+    const { code, trailers } = await client.call("ModelInfer", FOOD);
+    service.refusal = undefined;
+    expect(status[code]).toBe("UNAVAILABLE");
+    expect(trailers.get("retry-after")).toEqual(["3"]);
+    expect(service.requests).toHaveLength(before);
     await client.ok("ModelInfer", FOOD);
   });
 });

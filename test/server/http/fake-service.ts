@@ -46,6 +46,8 @@ export class FakeService implements Service {
   readonly name = "fake";
   readonly version = "1.2.3";
   ready = true;
+  /** Why requests are turned away at the door, if they are. */
+  refusal: PolyheadError | undefined;
   /** Thrown by the next requests when set. */
   failure: unknown;
   generation = 1;
@@ -68,6 +70,10 @@ export class FakeService implements Service {
 
   isReady(): boolean {
     return this.ready;
+  }
+
+  admit(): void {
+    if (this.refusal) throw this.refusal;
   }
 
   models(): readonly ServedModel[] {

@@ -9,6 +9,7 @@ import { join } from "node:path";
 import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
+import { PolyheadError } from "../../../src/base/errors.js";
 import { DOUBLE, type Running, send, sendRaw, start, stopAll } from "./client.js";
 
 const INFER = "/v2/models/double/infer";
@@ -118,6 +119,28 @@ describe("greedy clients", () => {
   it("are refused with large headers", async () => {
     expect((await send(at.url, "/v2", { headers: { x: "x".repeat(20_000) } })).status).toBe(431);
     expect((await send(at.url, `/v2?${"x".repeat(20_000)}`)).status).toBe(431);
+  });
+});
+
+describe("too many requests", () => {
+  it("are turned away before their bodies are read, with the time to come again", async () => {
+    const { url, service } = await start();
+    service.refusal = new PolyheadError("OVERLOADED", "Too many are waiting already.", { retryAfter: 3 });
+    const answer = await sendRaw(url, head(INFER, ["Content-Length: 1000", "Connection: close"]));
+    expect(answer).toMatch(/^HTTP\/1\.1 503 [\s\S]*retry-after: 3\r\n[\s\S]*"Too many/i);
+    expect(service.requests).toEqual([]);
+    expect((await send(url, "/v2/models/double")).status).toBe(200);
+    service.refusal = undefined;
+    expect((await send(url, INFER, { body: DOUBLE })).status).toBe(200);
+  });
+
+  it("leave their connection in use, with a body of any size behind them", async () => {
+    const { url, service } = await start();
+    service.refusal = new PolyheadError("OVERLOADED", "Too many are waiting already.", {});
+    const body = "x".repeat(3_000_000);
+    const request = `${head(INFER, [`Content-Length: ${body.length}`])}${body}`;
+    const answer = await sendRaw(url, `${request}${head("/v2/nothing", ["Connection: close"])}`);
+    expect(answer).toMatch(/^HTTP\/1\.1 503 [\s\S]*HTTP\/1\.1 404 /);
   });
 });
 
