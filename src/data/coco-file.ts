@@ -6,7 +6,7 @@
 import { existsSync } from "node:fs";
 import { basename, dirname, join, resolve } from "node:path";
 import { isRecord, parseJson, readText } from "./list-file.js";
-import { type BoxListing, malformedSource, type ObjectBox, type Problem } from "./listing.js";
+import { type BoxListing, listedSize, malformedSource, type ObjectBox, type Problem } from "./listing.js";
 
 type Fields = Readonly<Record<string, unknown>>;
 
@@ -51,6 +51,7 @@ export async function readCocoFile(path: string, images?: string): Promise<BoxLi
       id: name,
       path: resolve(folder, name),
       target: boxes.get(id) ?? [],
+      ...listedSize(pictures.get(id)?.width, pictures.get(id)?.height),
     })),
     problems,
   };

@@ -165,6 +165,7 @@ async function lookAt<Target>(
     const result = await orProblem(async () => {
       const { bytes, digest } = await readImageFile(image.path);
       const { width, height } = await decodeImage(bytes);
+      requireSize({ width, height }, image.listedSize);
       return { digest, size: { width, height } };
     });
     progress?.(++done, images.length);
@@ -193,6 +194,17 @@ async function lookAt<Target>(
     "DATA_MALFORMED",
     `The data has no usable image; expected some to learn from. ${describe(problems)}`,
     { problems },
+  );
+}
+
+/** Boxes that were drawn on an image turned or scaled otherwise would be wrong without looking wrong. */
+function requireSize(found: Size, listed: Size | undefined): void {
+  if (!listed || (listed.width === found.width && listed.height === found.height)) return;
+  const isTurned = listed.width === found.height && listed.height === found.width;
+  throw new PolyheadError(
+    "DATA_MALFORMED",
+    `The image is ${found.width} x ${found.height}${isTurned ? " when it is upright" : ""}, but listed as ${listed.width} x ${listed.height}.`,
+    { got: found, expected: listed },
   );
 }
 

@@ -4,6 +4,7 @@
  */
 import { PolyheadError } from "../base/errors.js";
 import type { ObjectBox } from "../vision/detections.js";
+import type { Size } from "../vision/placement.js";
 
 export type { ObjectBox };
 
@@ -13,12 +14,20 @@ export interface ListedImage<Target> {
   readonly id: string;
   readonly path: string;
   readonly target: Target;
+  /** Of the image as the source has it, in pixels; boxes of an image of another size would lie elsewhere. */
+  readonly listedSize?: Size;
 }
 
 /** Something that was left out of the data, and why. */
 export interface Problem {
   readonly id: string;
   readonly problem: string;
+}
+
+/** A size that a source has, where it has one. */
+export function listedSize(width: unknown, height: unknown): { listedSize?: Size } {
+  const isSide = (value: unknown): value is number => typeof value === "number" && value > 0;
+  return isSide(width) && isSide(height) ? { listedSize: { width, height } } : {};
 }
 
 /** All that a source lists. */

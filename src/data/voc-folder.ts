@@ -10,7 +10,14 @@ import { DOMParser, type Element, onErrorStopParsing } from "@xmldom/xmldom";
 import { asError, PolyheadError } from "../base/errors.js";
 import { mapInFlight } from "../base/in-flight.js";
 import { readText } from "./list-file.js";
-import { type BoxListing, malformedSource, type ObjectBox, type Problem, sortedLabels } from "./listing.js";
+import {
+  type BoxListing,
+  listedSize,
+  malformedSource,
+  type ObjectBox,
+  type Problem,
+  sortedLabels,
+} from "./listing.js";
 
 const IN_FLIGHT = 16;
 
@@ -18,6 +25,7 @@ const IN_FLIGHT = 16;
 interface Annotation {
   readonly id: string;
   readonly path: string;
+  readonly size: ReturnType<typeof listedSize>;
   readonly objects: readonly (Omit<ObjectBox, "classIndex"> & { readonly name: string })[];
 }
 
@@ -53,9 +61,10 @@ export async function readVocFolder(directory: string): Promise<BoxListing> {
   const classOf = new Map(labels.map((label, at) => [label, at]));
   return {
     labels,
-    images: found.map(({ id, path, objects }) => ({
+    images: found.map(({ id, path, objects, size }) => ({
       id,
       path,
+      ...size,
       target: objects.map(({ name, ...box }) => ({ ...box, classIndex: classOf.get(name) ?? 0 })),
     })),
     problems: problems.sort((a, b) => (a.id < b.id ? -1 : 1)),
@@ -81,7 +90,9 @@ async function readAnnotation(path: string, images: string): Promise<Annotation>
     const box = { x1: at("xmin") - 1, y1: at("ymin") - 1, x2: at("xmax"), y2: at("ymax") };
     return { name, ...box, ...(textOf(object, "difficult") === "1" && { isIgnored: true }) };
   });
-  return { id, path: join(images, id), objects };
+  const [size] = children(root, "size");
+  const side = (name: string) => (size ? Number(textOf(size, name)) : undefined);
+  return { id, path: join(images, id), objects, size: listedSize(side("width"), side("height")) };
 }
 
 function parseXml(path: string, text: string): Element {

@@ -160,6 +160,24 @@ describe("a data set of images with boxes", () => {
     await expect(boxDataSet({ ...listing([]), labels: [] })).rejects.toThrow(/no classes/);
   });
 
+  it("leaves out images of another size than listed: their boxes would lie elsewhere", async () => {
+    const size = (await boxDataSet(listing([good]))).examples[0]?.size ?? { width: 0, height: 0 };
+    const [image] = listing([good]).images;
+    if (!image) throw new Error("no image");
+    const turned = { width: size.height, height: size.width };
+    const images = [
+      { ...image, listedSize: size },
+      { ...image, id: "turned", listedSize: turned },
+      { ...image, id: "scaled", listedSize: { width: 2 * size.width, height: 2 * size.height } },
+    ];
+    const { examples, problems } = await boxDataSet({ ...listing([]), images });
+    expect(examples.map(({ id }) => id)).toEqual(["E001"]);
+    expect(problems).toEqual([
+      { id: "turned", problem: expect.stringMatching(/when it is upright, but listed as/) },
+      { id: "scaled", problem: expect.stringMatching(/^The image is \d+ x \d+, but listed as/) },
+    ]);
+  });
+
   it("is split by the rarest object of an image", async () => {
     const [, pear] = [good, { ...good, classIndex: 1 }];
     const { images } = listing([good, good, pear]);

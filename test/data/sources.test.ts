@@ -123,7 +123,9 @@ describe("COCO's boxes", () => {
         { x1: 10, y1: 20, x2: 40, y2: 25.5, classIndex: 1, area: 99.5 },
         { x1: 0, y1: 0, x2: 100, y2: 50, classIndex: 0, isIgnored: true },
       ],
+      listedSize: { width: 100, height: 50 },
     });
+    expect(images[1]?.listedSize).toBeUndefined();
     expect(images[1]?.target).toEqual([{ x1: 1, y1: 2, x2: Number.NaN, y2: 6, classIndex: 0 }]);
     expect(problems.map(({ id }) => id)).toEqual([
       "annotation 4",
@@ -163,6 +165,7 @@ describe("COCO's boxes", () => {
 const VOC = `<?xml version="1.0"?>
 <annotation>
   <folder>VOC2007</folder><filename>000001.jpg</filename>
+  <size><width>353</width><height>500</height><depth>3</depth></size>
   <object><name>dog</name><truncated>1</truncated><difficult>0</difficult>
     <bndbox><xmin>48</xmin><ymin>240</ymin><xmax>195</xmax><ymax>371</ymax></bndbox>
     <part><name>head</name><bndbox><xmin>1</xmin><ymin>1</ymin><xmax>2</xmax><ymax>2</ymax></bndbox></part>
@@ -181,6 +184,7 @@ describe("Pascal VOC's boxes", () => {
       {
         id: "000001.jpg",
         path: join(folder, "voc/JPEGImages/000001.jpg"),
+        listedSize: { width: 353, height: 500 },
         target: [
           { x1: 47, y1: 239, x2: 195, y2: 371, classIndex: 0 },
           { x1: 7, y1: 11, x2: 352, y2: 498, classIndex: 1, isIgnored: true },
