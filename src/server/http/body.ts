@@ -2,6 +2,7 @@
  * Bodies of requests: read whole, up to their route's limit, and inflated up to the same limit. A body stays bytes
  * here; what it holds is its route's matter.
  */
+import type { Readable } from "node:stream";
 import { promisify } from "node:util";
 import { gunzip, inflate } from "node:zlib";
 import type { FastifyInstance, FastifyRequest } from "fastify";
@@ -17,9 +18,11 @@ const INFLATE = { gzip: promisify(gunzip), "x-gzip": promisify(gunzip), deflate:
 /** Makes the server read bodies of every content type but forms as bytes. */
 export function readBodies(app: FastifyInstance): void {
   app.removeAllContentTypeParsers();
-  app.addContentTypeParser("*", { parseAs: "buffer" }, async (request: FastifyRequest, body: Buffer) =>
-    inflated(body, request.headers["content-encoding"], request.routeOptions.bodyLimit),
-  );
+  app.addContentTypeParser("*", async (request: FastifyRequest, payload: Readable) => {
+    const limit = request.routeOptions.bodyLimit;
+    const body = await received(payload, request.headers["content-length"], limit);
+    return inflated(body, request.headers["content-encoding"], limit);
+  });
 }
 
 /** The bytes of the request's body; empty when it has none. */
@@ -41,6 +44,50 @@ export function jsonOfBody<Type extends TSchema>(request: FastifyRequest, schema
  */
 export function mediaType({ headers }: FastifyRequest): string {
   return headers["content-type"]?.split(";", 1)[0]?.trim().toLowerCase() ?? "";
+}
+
+/** How many times what has arrived is set aside for what is announced: a client who sends nothing gets nothing. */
+const AHEAD = 16;
+
+/**
+ * The bytes of a body, in memory of their own, which may be handed on. They are put in their place as they arrive:
+ * many small pieces that wait for the last one are much work for the collector of garbage.
+ */
+function received(payload: Readable, header: string | undefined, limit: number): Promise<Buffer> {
+  const announced = header === undefined ? undefined : Number(header);
+  return new Promise((resolve, reject) => {
+    let room = Buffer.alloc(0);
+    let length = 0;
+    const refuse = (reason: Error) => {
+      payload.off("data", take).off("end", finish).off("error", fail);
+      reject(reason);
+    };
+    const take = (piece: Buffer) => {
+      const end = length + piece.length;
+      if (end > limit) return refuse(tooLarge("more than", limit));
+      if (end > room.length) {
+        const wanted = Math.min(announced ?? 2 * end, AHEAD * end);
+        const larger = Buffer.from(new ArrayBuffer(Math.max(wanted, end)));
+        room.copy(larger, 0, 0, length);
+        room = larger;
+      }
+      piece.copy(room, length);
+      length = end;
+    };
+    const finish = () => {
+      if (announced === undefined || announced === length) return resolve(room.subarray(0, length));
+      const message = `The body has ${length} bytes; its Content-Length is ${shown(header)}.`;
+      refuse(new PolyheadError("INVALID_ARGUMENT", message, { expected: announced, got: length }));
+    };
+    const fail = ({ message }: Error) =>
+      refuse(new PolyheadError("INVALID_ARGUMENT", `The body did not arrive whole: ${message}.`, {}));
+    if (announced !== undefined && announced > limit) refuse(tooLarge(announced, limit));
+    else payload.on("data", take).on("end", finish).on("error", fail);
+  });
+}
+
+function tooLarge(got: number | string, limit: number): PolyheadError {
+  return limitExceeded("The body has", got, limit, "bytes");
 }
 
 async function inflated(body: Buffer, encoding: string | undefined, limit: number): Promise<Buffer> {
