@@ -16,6 +16,7 @@ import { Plan } from "./plan.js";
 import { bindRequest, digestOf, type Inputs, rowsOf } from "./request.js";
 import { Route, type RouteTarget } from "./route.js";
 import { type Done, Scheduler, type SchedulerOptions } from "./scheduler.js";
+import { Sightings } from "./sightings.js";
 
 /** Settings of an engine. */
 export interface EngineOptions extends SchedulerOptions {
@@ -47,6 +48,11 @@ export interface RunOptions {
   readonly digest?: string;
   /** Whether features may come from the cache and go there; true by default. */
   readonly cache?: boolean;
+  /**
+   * Lets the engine take the memory of the inputs rather than copy it: their arrays, and all others over the same
+   * memory, are empty afterwards.
+   */
+  readonly owned?: boolean;
   /** Milliseconds that the answer may take. */
   readonly timeout?: number;
   /** Requests of one key get the same revision of a route that has several. */
@@ -119,6 +125,7 @@ interface Generation {
 export class Engine {
   readonly #runtime: Runtime;
   readonly #cache: FeatureCache;
+  readonly #sightings = new Sightings();
   readonly #scheduler: Scheduler;
   readonly #threads: number;
   readonly #weights: ReadonlyMap<string, number>;
@@ -175,6 +182,11 @@ export class Engine {
       signature: member.signature,
       routes: [...routes].flatMap(([name, route]) => (route.uses(member.revision) ? [name] : [])),
     }));
+  }
+
+  /** Whether a revision is loaded. */
+  has(revision: string): boolean {
+    return this.#current.members.has(revision);
   }
 
   /** The sessions: which revisions share each. */
@@ -393,6 +405,7 @@ export class Engine {
         rows: rowsOf(running, given),
         digest: await this.#digest(given, options),
         lanes: new Map(asked.map(({ name }) => [name, this.#weights.get(name) ?? 1])),
+        owned: options.owned,
         timeout: options.timeout,
         signal: options.signal,
       });
@@ -436,12 +449,19 @@ export class Engine {
     return { member, shadows: [] };
   }
 
+  /**
+   * What the inputs are called in the cache; undefined for what does not go there. To hash an input takes processor
+   * time that others wait for when all workers are busy. Then an input that is new is not hashed: it is not in the
+   * cache, and that it comes again is no more than a possibility.
+   */
   async #digest(
     values: ReadonlyMap<Identity, Tensor>,
     { digest, cache = true }: RunOptions,
   ): Promise<string | undefined> {
     if (!this.#cache.enabled || !cache) return undefined;
-    return digest === undefined ? digestOf(values) : `given ${digest}`;
+    if (digest !== undefined) return `given ${digest}`;
+    const isKnown = this.#sightings.see(values.values());
+    return isKnown || !this.#scheduler.isBusy ? digestOf(values) : undefined;
   }
 
   async #member(model: Model, { bind }: LoadOptions): Promise<Member> {

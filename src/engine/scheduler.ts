@@ -34,6 +34,8 @@ export interface Work {
   readonly digest: string | undefined;
   /** The routes that it is for, with their shares. */
   readonly lanes: ReadonlyMap<string, number>;
+  /** Whether the inputs are of no use to anybody else afterwards. */
+  readonly owned?: boolean | undefined;
   /** Milliseconds that it may wait. */
   readonly timeout?: number | undefined;
   readonly signal?: AbortSignal | undefined;
@@ -103,6 +105,11 @@ export class Scheduler {
     if (refusal) throw refusal;
   }
 
+  /** Whether a request that comes now has to wait. */
+  get isBusy(): boolean {
+    return this.#running >= this.#runtime.size;
+  }
+
   /**
    * Runs a request. Values that fail are in the result.
    * @throws PolyheadError OVERLOADED, DEADLINE_EXCEEDED, ABORTED, WORKER_LOST, CLOSED
@@ -146,7 +153,7 @@ export class Scheduler {
   }
 
   #refusal(): PolyheadError | undefined {
-    if (this.#running < this.#runtime.size) return undefined;
+    if (!this.isBusy) return undefined;
     const rows = this.#queue.reduce((sum, { work }) => sum + (work.rows ?? 1), 0);
     const wait = (rows * (this.#pace ?? 0)) / this.#runtime.size;
     if (this.#queue.length < this.#queueLimit && wait <= this.#queueMilliseconds) return undefined;
@@ -206,7 +213,9 @@ export class Scheduler {
       const batch = new Batch(plan, parts);
       const { program } = batch;
       const isIdle = program.steps.length === 0;
-      const result = isIdle ? NOTHING : await this.#runtime.run(program, batch.values);
+      const { values } = batch;
+      const taken = takenFrom(entries, values);
+      const result = isIdle ? NOTHING : await this.#runtime.run(program, values, undefined, taken);
       const running = performance.now() - start;
       const number = isIdle ? 0 : ++this.#batches;
       if (!isIdle) this.#learn(key, running / batch.rows);
@@ -284,6 +293,26 @@ const NOTHING = {
   failures: new Map<string, PolyheadError>(),
   stepTimes: [],
 };
+
+/** Memory of inputs that is worth moving to a worker rather than copying it, in bytes. */
+const WORTH_MOVING = 2 ** 16;
+
+/** The memory of inputs that nobody needs any more: neither their owner, nor an answer that has the input in it. */
+function takenFrom(
+  entries: readonly Entry[],
+  values: ReadonlyMap<Identity, Tensor | readonly Tensor[]>,
+): ArrayBuffer[] {
+  const sent = new Set([...values.values()].flat());
+  const free = entries.flatMap(({ work: { owned, inputs, wanted } }) =>
+    owned && ![...inputs.keys()].some((value) => wanted.has(value)) ? [...inputs.values()] : [],
+  );
+  const buffers = free.flatMap((value) =>
+    sent.has(value) && ArrayBuffer.isView(value.data) ? value.data.buffer : [],
+  );
+  return [...new Set(buffers)].filter(
+    (each): each is ArrayBuffer => each instanceof ArrayBuffer && each.byteLength >= WORTH_MOVING,
+  );
+}
 
 /** Segments that take one row cannot pass on what has no rows. */
 function requireRows(plan: Plan, { needs }: Part, { inputs }: Work): void {

@@ -63,8 +63,15 @@ export interface Backend {
   create(session: number, model: Uint8Array, options: SessionOptions): Promise<void>;
   /** Keeps a tensor for steps that name it. `value` may be kept but not changed. */
   keep(tensor: number, value: Tensor): Promise<void>;
-  /** Runs a program over the given values. Rejects when not even its values can be used. */
-  run(program: Program, values: ReadonlyMap<string, Given>): Promise<RunResult>;
+  /**
+   * Runs a program over the given values. Rejects when not even its values can be used.
+   * @param taken memory of values that the backend may take rather than copy; nobody reads it afterwards
+   */
+  run(
+    program: Program,
+    values: ReadonlyMap<string, Given>,
+    taken?: readonly ArrayBuffer[],
+  ): Promise<RunResult>;
   /** Frees a session or a tensor that nothing runs. */
   release(number: number): Promise<void>;
   /** Frees everything. Called once, when nothing runs. */

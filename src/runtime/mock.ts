@@ -101,7 +101,12 @@ export class MockBackend implements Backend {
     });
   }
 
-  run(program: Program, given: ReadonlyMap<string, Given>): Promise<RunResult> {
+  run(
+    program: Program,
+    values: ReadonlyMap<string, Given>,
+    taken: readonly ArrayBuffer[] = [],
+  ): Promise<RunResult> {
+    const given = taken.length > 0 ? structuredClone(values, { transfer: [...taken] }) : values;
     const [first] = program.steps;
     return this.#perform({ kind: "run", backend: this, session: first?.session }, () => {
       const values = new Values(given);

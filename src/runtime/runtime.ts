@@ -46,6 +46,7 @@ interface Shared extends Resource {
 interface Job {
   readonly program: Program;
   readonly values: ReadonlyMap<string, Given>;
+  readonly taken: readonly ArrayBuffer[];
   readonly resolve: (result: RunResult) => void;
   readonly reject: (reason: unknown) => void;
   /** Gives back the sessions it uses; called once, when no worker runs it any more. */
@@ -164,9 +165,15 @@ export class Runtime {
 
   /**
    * Runs a program over sessions that the caller holds. Steps that fail are in the result.
+   * @param taken memory of values that nobody reads afterwards, so that it need not be copied
    * @throws PolyheadError RUN_FAILED, OVERLOADED, WORKER_LOST, CLOSED, ABORTED
    */
-  async run(program: Program, values: ReadonlyMap<string, Given>, signal?: AbortSignal): Promise<RunResult> {
+  async run(
+    program: Program,
+    values: ReadonlyMap<string, Given>,
+    signal?: AbortSignal,
+    taken: readonly ArrayBuffer[] = [],
+  ): Promise<RunResult> {
     this.#refuseClosed();
     if (signal?.aborted) throw aborted();
     if (this.#queue.length >= this.#queueLimit && !this.#freeWorker()) {
@@ -190,7 +197,7 @@ export class Runtime {
         // Who held it last is told when freeing it fails; a run that outlived its holders has nobody to tell.
         for (const each of used) this.#drop(each).catch(() => {});
       };
-      const job: Job = { program, values, resolve, reject, done };
+      const job: Job = { program, values, taken, resolve, reject, done };
       onAbort = () => this.#abandon(job);
       signal?.addEventListener("abort", onAbort, { once: true });
       this.#queue.push(job);
@@ -301,7 +308,7 @@ export class Runtime {
     worker.busy = true;
     this.#running++;
     try {
-      const result = await worker.backend.run(job.program, job.values);
+      const result = await worker.backend.run(job.program, job.values, job.taken);
       this.#tries = 0;
       job.resolve(result);
     } catch (thrown) {

@@ -44,7 +44,7 @@ export class Answering {
 
   /** See `Service.infer`. */
   async infer(request: InferenceRequest): Promise<InferenceResult> {
-    const answer = await this.#run(request, request.inputs, request.digest);
+    const answer = await this.#run(request, request.inputs, request);
     return {
       generation: answer.generation,
       cached: answer.cached,
@@ -68,7 +68,7 @@ export class Answering {
       .update(request.image)
       .update(JSON.stringify(preprocessing))
       .digest("hex");
-    const answer = await this.#run(request, tensor, digest);
+    const answer = await this.#run(request, tensor, { digest, owned: true });
     const routes = Object.entries(answer.routes).map(([name, { revision, outputs }]) => {
       const metadata = loaded.get(revision)?.metadata ?? this.#parts.model(name).metadata;
       return [name, { revision, ...interpret(outputs, metadata, placement, request) }] as const;
@@ -88,15 +88,16 @@ export class Answering {
   }
 
   async #run(
-    request: Omit<InferenceRequest, "inputs" | "digest">,
+    request: Omit<InferenceRequest, "inputs" | "digest" | "owned">,
     inputs: Tensor | Readonly<Record<string, Tensor>>,
-    digest: string | undefined,
+    { digest, owned = false }: Pick<InferenceRequest, "digest" | "owned">,
   ): Promise<Answer> {
     const { engine, statistics, comparisons, model, observed } = this.#parts;
     const { routes, version, key, cache, timeout, signal } = request;
     const [first = ""] = routes;
     for (const name of routes) model(name, name === first ? version : undefined);
     const options: RunOptions = {
+      owned,
       ...(version !== undefined && { revisions: { [first]: version } }),
       ...(key !== undefined && { key }),
       ...(cache !== undefined && { cache }),

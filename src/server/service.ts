@@ -40,6 +40,8 @@ export interface InferenceRequest {
   readonly key?: string | undefined;
   /** Names the content of the inputs; equal digests must mean equal inputs. */
   readonly digest?: string | undefined;
+  /** Whether nobody reads the memory of the inputs any more, so that it need not be copied. */
+  readonly owned?: boolean | undefined;
   /** Whether features may come from the cache; true by default. */
   readonly cache?: boolean | undefined;
   /** Milliseconds from now after which the answer is of no use. */
@@ -65,7 +67,7 @@ export interface InferenceResult {
 }
 
 /** A request about an encoded image: JPEG, PNG or WebP. */
-export interface ImageRequest extends Omit<InferenceRequest, "inputs" | "digest"> {
+export interface ImageRequest extends Omit<InferenceRequest, "inputs" | "digest" | "owned"> {
   readonly image: Uint8Array;
   /** Boxes and classes below this score are left out. */
   readonly threshold?: number | undefined;

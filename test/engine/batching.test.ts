@@ -177,6 +177,36 @@ describe("requests that wait together", () => {
     expect((await engine.run(["h1"], picture(1, 5), { digest: "five" })).cached).toBe(true);
   });
 
+  it("are kept in the cache from their second time on when they come while all workers are busy", async () => {
+    const gate = new Gate();
+    const { engine, trunk } = await start(gate, { cacheBytes: 1e6 });
+    await engine.add("h", linear(trunk, 1));
+    const behindARun = async (seed: number) => {
+      const blocked = await block(engine, gate);
+      const waiting = engine.run(["h"], picture(1, seed));
+      await new Promise((resolve) => setTimeout(resolve, 5));
+      gate.open();
+      await blocked.done;
+      return (await waiting).cached;
+    };
+    expect([await behindARun(1), await behindARun(1), await behindARun(1)]).toEqual([false, false, true]);
+    expect(await behindARun(2)).toBe(false);
+    // A picture that comes when nothing runs is kept at once.
+    await engine.run(["h"], picture(1, 3));
+    expect(await behindARun(3)).toBe(true);
+  });
+
+  it("are moved rather than copied where their owner allows it, and answered alike", async () => {
+    const { engine, trunk } = await start(new Gate(), { cacheBytes: 0 });
+    await engine.add("h", linear(trunk, 1));
+    const large = () => picture(300, 7);
+    const expected = scores(await engine.run(["h"], large()), "h");
+    const [kept, given] = [large(), large()];
+    expect(scores(await engine.run(["h"], kept), "h")).toEqual(expected);
+    expect(scores(await engine.run(["h"], given, { owned: true }), "h")).toEqual(expected);
+    expect([kept.data.length, given.data.length]).toEqual([300 * 75, 0]);
+  });
+
   it("do not fail with a neighbour's head", async () => {
     const gate = new Gate();
     const { engine, trunk } = await start(gate, { batchMilliseconds: 60_000 });

@@ -76,10 +76,14 @@ class GatedWorker implements Backend {
     return this.#inOrder(() => this.#inner.keep(tensor, value));
   }
 
-  run(program: Program, values: ReadonlyMap<string, Tensor>): Promise<RunResult> {
+  run(
+    program: Program,
+    values: ReadonlyMap<string, Tensor>,
+    taken?: readonly ArrayBuffer[],
+  ): Promise<RunResult> {
     return this.#inOrder(async () => {
       await this.#gate.pass();
-      return this.#inner.run(program, values);
+      return this.#inner.run(program, values, taken);
     });
   }
 

@@ -73,8 +73,12 @@ export class OrtWorker implements Backend {
     await this.#ask({ kind: "keep", tensor, value });
   }
 
-  async run(program: Program, values: ReadonlyMap<string, Given>): Promise<RunResult> {
-    const result = await this.#ask({ kind: "run", program, values });
+  async run(
+    program: Program,
+    values: ReadonlyMap<string, Given>,
+    taken: readonly ArrayBuffer[] = [],
+  ): Promise<RunResult> {
+    const result = await this.#ask({ kind: "run", program, values }, taken);
     if (result)
       return { ...result, failures: new Map(result.failures.map(([name, each]) => [name, revived(each)])) };
     throw new PolyheadError("INTERNAL", "The worker answered a run without a result.", {});
@@ -89,11 +93,11 @@ export class OrtWorker implements Backend {
     await this.#ask({ kind: "close" });
   }
 
-  #ask(task: Task): Promise<PlainResult | undefined> {
+  #ask(task: Task, taken: readonly ArrayBuffer[] = []): Promise<PlainResult | undefined> {
     if (this.#death) return Promise.reject(this.#death);
     const id = this.#nextId++;
     return new Promise((resolve, reject) => {
-      this.#worker.postMessage({ id, task } satisfies Request);
+      this.#worker.postMessage({ id, task } satisfies Request, taken);
       this.#pending.set(id, { resolve, reject });
       this.#worker.ref();
     });

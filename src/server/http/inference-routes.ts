@@ -78,6 +78,7 @@ async function inferTensors(
     routes: wanted.routes,
     version,
     inputs: body.inputs,
+    owned: true,
     signal,
     ...parameters,
   });
