@@ -87,9 +87,7 @@ export class Deployment implements Service {
     await made.#apply(made.#document);
     void made.#change(() => made.#loadReady(made.#pastRevisions()));
     made.#stopFollowing = await store.watch(() => {
-      made
-        .#change(async () => made.#apply(await store.routes()))
-        .catch((thrown) => made.#report("follow", thrown));
+      made.#change(() => made.#follow()).catch((thrown) => made.#report("follow", thrown));
     });
     return made;
   }
@@ -378,6 +376,13 @@ export class Deployment implements Service {
     return this.#apply(document);
   }
 
+  /** Takes over what others changed, and tries anew what did not run; its own changes have been applied before. */
+  async #follow(): Promise<void> {
+    const document = await this.#store.routes();
+    const isOwn = document.generation === this.#document.generation;
+    if (!isOwn || this.#unavailable.size > 0) await this.#apply(document);
+  }
+
   /**
    * Makes the engine what the document says; all routes change at once.
    * @returns the generation from which on it holds
@@ -434,7 +439,7 @@ export class Deployment implements Service {
   }
 
   async #loadRevision(revision: string): Promise<void> {
-    if (this.#loadedModels().has(revision)) return;
+    if (this.#engine.has(revision)) return;
     const model = await this.#store.model(revision);
     try {
       await this.#engine.load(model);
