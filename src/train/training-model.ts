@@ -16,6 +16,7 @@ import type { Shape } from "../tensor/shape.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { LEAST_OPSET } from "./autodiff/builder.js";
 import { bindShapes } from "./bind-shapes.js";
+import { foldBatchNorms } from "./fold-norms.js";
 import { separateParameters } from "./parameters.js";
 
 /** A model that can be trained. */
@@ -39,8 +40,8 @@ export class TrainingModel {
     this.model = opened.model;
     this.parameters = names;
     this.notes = [...opened.notes, ...evaluation.notes];
-    this.#graph = inlined(evaluation.model);
-    const opset = opsetVersion(this.#graph) ?? 0;
+    const whole = inlined(evaluation.model);
+    const opset = opsetVersion(whole) ?? 0;
     if (opset < LEAST_OPSET) {
       throw new PolyheadError(
         "MODEL_UNSUPPORTED",
@@ -48,6 +49,7 @@ export class TrainingModel {
         { got: opset, expected: LEAST_OPSET },
       );
     }
+    this.#graph = foldBatchNorms(whole);
   }
 
   /** Names of the inputs. */

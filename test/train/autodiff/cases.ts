@@ -169,6 +169,16 @@ const convolution: Cases = fc
     ...exact,
   }));
 
+/** Enough channels for the formulation by products of matrices. */
+const wideConvolution: Cases = fc
+  .tuple(windows({ automatic: false }), side(3), fc.integer({ min: 16, max: 18 }), side(3), seed)
+  .map(([{ sizes, kernel, attributes }, images, channels, filters, at]) => ({
+    opType: "Conv",
+    inputs: [values([images, channels, ...sizes], at), values([filters, channels, ...kernel], at + 1)],
+    attributes: { ...attributes, strides: kernel.map(() => 1) },
+    ...exact,
+  }));
+
 const depthwise: Cases = fc
   .tuple(windows({ automatic: false }), side(3), fc.integer({ min: 2, max: 5 }), side(2), seed)
   .map(([{ sizes, kernel, attributes }, images, channels, multiplier, at]) => ({
@@ -613,7 +623,7 @@ export const CASES: Readonly<Record<string, Cases>> = {
   Gemm: gemm,
   MatMul: matrices,
 
-  Conv: fc.oneof(convolution, depthwise),
+  Conv: fc.oneof(convolution, depthwise, wideConvolution),
   ConvTranspose: transposed,
 
   AveragePool: pool(

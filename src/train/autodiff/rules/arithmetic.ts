@@ -40,11 +40,14 @@ const clip: Rule = (c, dy) => {
     return c.builder.sumTo(share, c.shape(), c.shape(place));
   };
   const inside = () => {
-    const masks = [
-      ...(c.has(1) ? [c.where("Greater", c.y(), c.x(1))] : []),
-      ...(c.has(2) ? [c.where("Less", c.y(), c.x(2))] : []),
+    const tests = [
+      ...(c.has(1) ? [c.op("Greater", [c.y(), c.x(1)])] : []),
+      ...(c.has(2) ? [c.op("Less", [c.y(), c.x(2)])] : []),
     ];
-    return masks.reduce((gradient, mask) => c.mul(gradient, mask), dy);
+    const [first, second] = tests;
+    if (first === undefined) return dy;
+    const both = second === undefined ? first : c.op("And", [first, second]);
+    return c.mul(dy, c.builder.cast(both, "bool", c.dtype));
   };
   return [inside, bound(1, "Less"), bound(2, "Greater")];
 };
