@@ -69,6 +69,8 @@ export interface SourceFormat {
   readonly matches: (source: SourceFile) => boolean | Promise<boolean>;
   /** Reads the model; formats that are not read throw MODEL_UNSUPPORTED. */
   readonly read: (source: SourceFile, options: SourceOptions) => Promise<Read>;
+  /** Whether a file that matches is surely of this format; yes when left out. */
+  readonly isSure?: (source: SourceFile) => boolean;
   /** Names of the other files in its folder that belong to it. */
   readonly parts?: (source: SourceFile) => Promise<readonly string[]>;
 }
@@ -100,6 +102,7 @@ const FORMATS: readonly SourceFormat[] = [
     format: "tfjs-graph",
     label: "TF.js graph model",
     matches: isJson,
+    isSure: (source) => isTfjsGraphModel(parsed(source)),
     read: ({ folder, file }) => importTfjsGraph(folder, file),
     parts: async (source) => weightFiles(source),
   },
@@ -144,6 +147,7 @@ const FORMATS: readonly SourceFormat[] = [
     format: "onnx",
     label: "ONNX model",
     matches: () => true,
+    isSure: ({ file }) => /\.onnx$/i.test(file),
     read: async ({ bytes, folder }) => ({ model: await readModel(bytes, folder) }),
   },
 ];

@@ -53,11 +53,25 @@ export async function readSourceModel(path: string, options: SourceOptions = {})
   return { model, notes, format: name, label, known, file, ...(await digests(file, bytes, folder)) };
 }
 
-/** What a file is, in words, and the names of the files that belong to it; read no further than that needs. */
-export async function describeSource(path: string): Promise<{ label: string; parts: readonly string[] }> {
+/** What a file is. */
+export interface Description {
+  readonly format: string;
+  /** In words. */
+  readonly label: string;
+  /** Whether its content (for ONNX, its name) says so; else it was only not recognised as anything else. */
+  readonly isSure: boolean;
+  /** Names of the other files in its folder that belong to it, as far as they are known without reading the model. */
+  readonly parts: readonly string[];
+}
+
+/**
+ * What a file is; read no further than that needs.
+ * @throws PolyheadError FILE_NOT_FOUND, LIMIT_EXCEEDED
+ */
+export async function describeSource(path: string): Promise<Description> {
   const { source } = await openSource(path);
-  const format = await formatOf(source);
-  return { label: format.label, parts: (await format.parts?.(source)) ?? [] };
+  const { format, label, isSure, parts } = await formatOf(source);
+  return { format, label, isSure: isSure?.(source) ?? true, parts: (await parts?.(source)) ?? [] };
 }
 
 async function openSource(path: string): Promise<{ source: SourceFile; folder: RememberingFolder }> {

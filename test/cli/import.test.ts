@@ -1,7 +1,7 @@
 /** The verb import as a process: published models, other people's files, and nothing written when it fails. */
 import { createHash } from "node:crypto";
 import { existsSync } from "node:fs";
-import { mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
+import { copyFile, cp, mkdtemp, readdir, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -262,5 +262,50 @@ describe("polyhead import", () => {
       range: [-1, 1],
     });
     expect(labels).toHaveLength(7);
+  });
+
+  it.skipIf(!hasFixtures)("imports a folder of mixed files, and says of each what became of it", async () => {
+    const mixed = at("mixed");
+    const copy = (from: string, to: string) =>
+      cp(join(fixturesDir, from), join(mixed, to), { recursive: true });
+    await copy("keras/fer2013_mini_XCEPTION.102-0.66.hdf5", "faces.hdf5");
+    await copy("heads/malicious.pth", "bad.pth");
+    await copy("teachable-machine/banknotes", "money");
+    await copyFile(published("emotion.json"), join(mixed, "emotion.json"));
+    await copyFile(published("emotion.bin"), join(mixed, "emotion.bin"));
+    await saveImageModel("inside", "float32", [1, 3, 8, 8]);
+    await copyFile(at("inside.onnx"), join(mixed, "inside.onnx"));
+    await writeFile(join(mixed, "cut.h5"), (await readFile(join(mixed, "faces.hdf5"))).subarray(0, 5000));
+    await writeFile(join(mixed, "notes.txt"), "no model at all");
+    const run = await polyhead("import", mixed, "-o", at("all"), "--json");
+    expect({ status: run.status, stderr: run.stderr }).toEqual({ status: 65, stderr: "" });
+    const { files } = JSON.parse(run.stdout);
+    const short = files.map(({ file, outcome, path, of, error }: Record<string, unknown>) => [
+      file,
+      outcome,
+      path ?? of ?? (error as { code?: string } | undefined)?.code,
+    ]);
+    expect(short).toEqual([
+      ["bad.pth", "refused", "MODEL_UNSUPPORTED"],
+      ["cut.h5", "refused", "MODEL_MALFORMED"],
+      ["emotion.bin", "part", "emotion.json"],
+      ["emotion.json", "imported", at("all", "emotion.onnx")],
+      ["faces.hdf5", "imported", at("all", "faces.onnx")],
+      ["inside.onnx", "imported", at("all", "inside.onnx")],
+      ["money", "imported", at("all", "money.onnx")],
+      ["notes.txt", "no model", undefined],
+    ]);
+    expect((await readdir(at("all"))).filter((name) => name.endsWith(".onnx")).sort()).toEqual([
+      "emotion.onnx",
+      "faces.onnx",
+      "inside.onnx",
+      "money.onnx",
+    ]);
+    expect(readMetadata(await loadModel(at("all", "money.onnx"))).labels).toContain("Tanpa Uang");
+    const table = await polyhead("import", mixed, "-o", at("again"));
+    expect(table.stdout).toMatch(/^file +is +became +why not\n/);
+    expect(table.stdout).toMatch(/bad\.pth +PyTorch file +refused +.*posix/);
+    const one = await polyhead("import", mixed, "-o", at("never"), "--task", "anything");
+    expect([one.status, existsSync(at("never"))]).toEqual([64, false]);
   });
 });

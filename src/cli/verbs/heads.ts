@@ -2,10 +2,13 @@
 import { basename } from "node:path";
 import type { Command } from "commander";
 import { loadModel } from "../../files/disk.js";
+import type { Model } from "../../onnx/model.js";
 import type { ListedChange, ListedRoute } from "../control/control.js";
 import { type ControlOptions, openControl, withControlOptions } from "../control/open-control.js";
 import { table } from "../format.js";
+import { importModel } from "../import-model.js";
 import { type Outcome, performs } from "../outcome.js";
+import { describeSource } from "../source-model.js";
 
 /** So many letters of a revision are shown to people. */
 const SHORT = 12;
@@ -18,7 +21,7 @@ export function addHeads(program: Command): void {
   const add = heads
     .command("add")
     .description("keep a model that loads: for a new route, or ready as a revision of one that is there")
-    .argument("<file>", "ONNX file of a head, a backbone or a whole model")
+    .argument("<file>", "file of a head, a backbone or a whole model: ONNX, or what import takes")
     .option("--route <name>", "the route; without it the model is kept for others to read");
   performs(withControlOptions(add, true), addModel);
   const list = heads.command("ls").description("all routes and where they point");
@@ -37,7 +40,7 @@ export function addHeads(program: Command): void {
 
 async function addModel(file: string, options: ControlOptions & { route?: string }): Promise<Outcome> {
   const { route } = options;
-  const model = await loadModel(file);
+  const model = await modelIn(file);
   const control = await openControl(options, "change");
   const revision = await control.add(model, basename(file), route);
   const routes = await control.routes();
@@ -55,6 +58,12 @@ async function addModel(file: string, options: ControlOptions & { route?: string
           : `is kept ready; make it answer with: polyhead switch ${route}=${revision.slice(0, SHORT)}`,
     ],
   };
+}
+
+/** ONNX files are kept as they are; others are imported. */
+async function modelIn(path: string): Promise<Model> {
+  const { format } = await describeSource(path);
+  return format === "onnx" ? loadModel(path) : (await importModel(path)).model;
 }
 
 async function listRoutes(options: ControlOptions): Promise<Outcome> {

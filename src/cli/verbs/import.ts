@@ -8,7 +8,8 @@ import { GraphIndex } from "../../onnx/graph.js";
 import { ACTIVATIONS } from "../../onnx/metadata.js";
 import { declaredType, type ValueInfo } from "../../onnx/model.js";
 import { formatShape } from "../../tensor/shape.js";
-import { count } from "../format.js";
+import { count, table } from "../format.js";
+import { importFolder, isMixedFolder } from "../import-folder.js";
 import { type ImportOptions, importModel, MODEL_RECIPES } from "../import-model.js";
 import { type Outcome, performs } from "../outcome.js";
 
@@ -28,8 +29,8 @@ export function addImport(program: Command): void {
   const command = program
     .command("import")
     .description("bring a model of another format or an ONNX file in, checked in the runtime")
-    .argument("<file>", "the model's file, or the folder of a TF.js model or Teachable Machine export")
-    .requiredOption("-o, --out <file>", "ONNX file to write")
+    .argument("<file>", "the model's file or folder, or a folder of mixed files")
+    .requiredOption("-o, --out <file>", "ONNX file to write; of a folder of mixed files, the folder for them")
     .option("--recipe <name>", `all that follows at once: ${Object.keys(MODEL_RECIPES).join(", ")}`)
     .option("--preprocess <recipe>", "how an image becomes the input")
     .option("--size <HxW>", "height and width of the input; by default what the model says", parseSize)
@@ -50,6 +51,7 @@ export function addImport(program: Command): void {
 }
 
 async function perform(path: string, options: Options): Promise<Outcome> {
+  if (await isMixedFolder(path)) return performFolder(path, options);
   const { out, size, set, for: backbone, head, architecture, hidden, inputShape, ...given } = options;
   const torch = {
     ...(head !== undefined && { head }),
@@ -78,6 +80,31 @@ async function perform(path: string, options: Options): Promise<Outcome> {
       ...lines("output", outputs),
     ],
   };
+}
+
+/** Exit status 65 when a model was refused; what came in stays. */
+async function performFolder(
+  path: string,
+  { out, json: _, ...others }: Options & { json?: boolean },
+): Promise<Outcome> {
+  const [option] = Object.keys(others);
+  if (option !== undefined) {
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      `${JSON.stringify(path)} is a folder of mixed files, and --${option} is about one model; import that one by itself.`,
+      { option },
+    );
+  }
+  const files = await importFolder(path, out);
+  const error = files.find((each) => each.error)?.error;
+  if (error) process.exitCode = 65;
+  const rows = files.map(({ file, is, outcome, path: target, of, error: why }) => [
+    file,
+    is,
+    outcome === "part" ? `part of ${of}` : outcome === "imported" ? (target ?? "") : outcome,
+    why ? `${why.message} (${why.code})` : "",
+  ]);
+  return { data: { path: out, files }, text: table([["file", "is", "became", "why not"], ...rows]) };
 }
 
 function summary(info: ValueInfo) {
