@@ -1,6 +1,6 @@
 /**
  * The benchmark: prints a table for each measurement and writes all numbers to a JSON file.
- * Usage: npm run build && npm run bench -- [heads switching tables memory cached others serve] [--quick] [--json FILE]
+ * Usage: npm run build && npm run bench -- [heads switching tables memory cached others serve train] [--quick] [--json FILE]
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
@@ -15,6 +15,7 @@ import { measureOthers } from "./others.js";
 import { measureServe } from "./serve.js";
 import { measureSwitching } from "./switching.js";
 import { measureTables } from "./tables.js";
+import { measureTrain } from "./train.js";
 
 const MEASUREMENTS = {
   heads: measureHeads,
@@ -24,6 +25,7 @@ const MEASUREMENTS = {
   cached: measureCached,
   others: measureOthers,
   serve: measureServe,
+  train: measureTrain,
 };
 
 const { values, positionals } = parseArgs({
