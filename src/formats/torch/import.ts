@@ -61,7 +61,9 @@ function importSubject(subject: Subject, options: TorchImportOptions, notes: str
   const stated = options.inputShape && parseInputShape(options.inputShape);
   if (subject.kind === "module" && options.architecture === undefined) {
     const layers = layersOf(subject.module, subject.path, notes);
-    return { model: assemble(layers, { stated, like: options.inputLike }, notes), notes };
+    const model = assemble(layers, { stated, like: options.inputLike }, notes);
+    noteDtypes(stateOfSubject(subject), notes);
+    return { model, notes };
   }
   const state = stateOfSubject(subject);
   const hidden = options.hidden;
