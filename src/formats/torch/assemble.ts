@@ -23,23 +23,29 @@ const AXES: Readonly<Record<number, readonly string[]>> = {
   3: ["depth", "height", "width"],
 };
 
-/** What is known of the shape of the input. */
-export interface InputShapes {
-  /** What holds. */
+/** What a model is made from, beside its layers. */
+export interface Source {
+  /** Shape of the input. */
   readonly stated?: SymbolicShape | undefined;
-  /** What holds where the layers can take it. */
+  /** Shape of the input where the layers can take it. */
   readonly like?: SymbolicShape | undefined;
+  /** Size of the file. */
+  readonly fileBytes: number;
 }
 
 /**
  * The model of layers in a row.
  * @throws PolyheadError MODEL_UNSUPPORTED, MODEL_MALFORMED; INVALID_ARGUMENT when the shape of the input has to be stated
  */
-export function assemble(layers: readonly Layer[], { stated, like }: InputShapes, notes: string[]): Model {
+export function assemble(
+  layers: readonly Layer[],
+  { stated, like, fileBytes }: Source,
+  notes: string[],
+): Model {
   const built = stated
     ? run(layers, stated, notes)
     : ((like && runLike(layers, like, notes)) ?? runInferred(layers, notes));
-  return built.builder.finish(built.value);
+  return built.builder.finish(built.value, fileBytes);
 }
 
 /** Undefined when the layers take no such input. */

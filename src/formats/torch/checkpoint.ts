@@ -96,10 +96,13 @@ function* entriesOf(value: unknown): Generator<[string, unknown]> {
   for (const [name, each] of value) if (typeof name === "string") yield [name, each];
 }
 
-function holdsWeights(value: unknown, depth: number): boolean {
-  if (depth > DEEPEST) return false;
+/** @param seen values that were looked through already: dicts may hold each other */
+function holdsWeights(value: unknown, depth: number, seen = new Set<unknown>()): boolean {
+  if (depth > DEEPEST || seen.has(value)) return false;
   if (isModule(value)) return true;
-  for (const [, each] of entriesOf(value)) if (asTensor(each) || holdsWeights(each, depth + 1)) return true;
+  if (value instanceof Map) seen.add(value);
+  for (const [, each] of entriesOf(value))
+    if (asTensor(each) || holdsWeights(each, depth + 1, seen)) return true;
   return false;
 }
 

@@ -41,7 +41,7 @@ export interface TorchImport {
  */
 export function importTorch(bytes: Uint8Array, options: TorchImportOptions = {}): TorchImport {
   const notes: string[] = [];
-  return importSubject(findSubject(readTorchFile(bytes), options.head, notes), options, notes);
+  return importSubject(findSubject(readTorchFile(bytes), options.head, notes), bytes.length, options, notes);
 }
 
 /**
@@ -52,16 +52,21 @@ export function importSafetensors(bytes: Uint8Array, options: TorchImportOptions
   const notes: string[] = [];
   // Writers sort names as text, which would put layer 10 before layer 2.
   const tensors = [...readSafetensors(bytes)].sort(([a], [b]) => naturalOrder.compare(a, b));
-  return importSubject(findSubject(new Map(tensors), options.head, notes), options, notes);
+  return importSubject(findSubject(new Map(tensors), options.head, notes), bytes.length, options, notes);
 }
 
 const naturalOrder = new Intl.Collator("en", { numeric: true });
 
-function importSubject(subject: Subject, options: TorchImportOptions, notes: string[]): TorchImport {
+function importSubject(
+  subject: Subject,
+  fileBytes: number,
+  options: TorchImportOptions,
+  notes: string[],
+): TorchImport {
   const stated = options.inputShape && parseInputShape(options.inputShape);
   if (subject.kind === "module" && options.architecture === undefined) {
     const layers = layersOf(subject.module, subject.path, notes);
-    const model = assemble(layers, { stated, like: options.inputLike }, notes);
+    const model = assemble(layers, { stated, like: options.inputLike, fileBytes }, notes);
     noteDtypes(stateOfSubject(subject), notes);
     return { model, notes };
   }
@@ -78,7 +83,7 @@ function importSubject(subject: Subject, options: TorchImportOptions, notes: str
       : []);
   const architecture = parseArchitecture(source);
   const { layers, checkSettings } = arrange(architecture, state, subject.path);
-  const shapes = { stated: stated ?? architecture.input, like: options.inputLike };
+  const shapes = { stated: stated ?? architecture.input, like: options.inputLike, fileBytes };
   const model = assemble(layers, shapes, notes);
   checkSettings();
   noteDtypes(state, notes);

@@ -12,6 +12,8 @@ import { StoredTensor } from "./tensor.js";
 /** Modules within modules go no deeper in any published model. */
 const DEEPEST = 64;
 const MOST_LAYERS = 2 ** 12;
+/** A module may stand in several places, so that a small file can hold very many. */
+const MOST_MODULES = 2 ** 14;
 
 /** A pickled instance of a subclass of `torch.nn.Module`. */
 export interface PickledModule extends PickledObject {}
@@ -28,7 +30,7 @@ export function isModule(value: unknown): value is PickledModule {
 /** A value as a tensor; undefined for all else. */
 export function asTensor(value: unknown): StoredTensor | undefined {
   if (value instanceof StoredTensor) return value;
-  return value instanceof NumpyArray ? value.tensor : undefined;
+  return value instanceof NumpyArray && value.isNumeric ? value.tensor : undefined;
 }
 
 /** A module's parts by name, in order; those that are `None` left out. */
@@ -68,14 +70,22 @@ export function stateOf(module: PickledModule): Map<string, StoredTensor> {
 }
 
 /** Every module below a module, itself first. @throws PolyheadError LIMIT_EXCEEDED */
-export function* walk(
+export function* walk(module: PickledModule): Generator<{ module: PickledModule; path: string }> {
+  let count = 0;
+  for (const each of below(module, "", 0)) {
+    if (++count > MOST_MODULES) throw tooMuch(`more than ${MOST_MODULES} modules`, MOST_MODULES);
+    yield each;
+  }
+}
+
+function* below(
   module: PickledModule,
-  path = "",
-  depth = 0,
+  path: string,
+  depth: number,
 ): Generator<{ module: PickledModule; path: string }> {
   requireDepth(depth);
   yield { module, path };
-  for (const [name, part] of partsOf(module)) yield* walk(part, joined(path, name), depth + 1);
+  for (const [name, part] of partsOf(module)) yield* below(part, joined(path, name), depth + 1);
 }
 
 /**
@@ -84,6 +94,7 @@ export function* walk(
  */
 export function layersOf(module: PickledModule, path: string, notes: string[]): Layer[] {
   const layers: Layer[] = [];
+  requireFew(module);
   collect(module, path, notes, layers, 0);
   return layers;
 }
@@ -155,6 +166,11 @@ export function joined(path: string, name: string): string {
 
 function asMap(value: unknown): ReadonlyMap<unknown, unknown> {
   return value instanceof Map ? value : new Map();
+}
+
+/** @throws PolyheadError LIMIT_EXCEEDED when there are more modules than can be gone through */
+function requireFew(module: PickledModule): number {
+  return [...walk(module)].length;
 }
 
 function requireDepth(depth: number): void {

@@ -35,6 +35,11 @@ export class NumpyDtype implements Buildable {
     if (Array.isArray(state) && typeof state[1] === "string") this.#order = state[1];
   }
 
+  /** Whether it is one of numbers, rather than text, objects or records. */
+  get isNumeric(): boolean {
+    return Object.hasOwn(DTYPES, this.#code);
+  }
+
   /** @throws PolyheadError MODEL_UNSUPPORTED for text, objects, records and big-endian numbers */
   get dtype(): DType {
     const dtype = Object.hasOwn(DTYPES, this.#code) ? DTYPES[this.#code] : undefined;
@@ -57,6 +62,12 @@ export class NumpyArray implements Buildable {
     this.#state = state;
   }
 
+  /** Whether it holds numbers. */
+  get isNumeric(): boolean {
+    const [, , dtype] = this.#state;
+    return !(dtype instanceof NumpyDtype) || dtype.isNumeric;
+  }
+
   /** @throws PolyheadError MODEL_MALFORMED, MODEL_UNSUPPORTED */
   get tensor(): StoredTensor {
     const [, shape, dtype, isFortran, content] = this.#state;
@@ -70,7 +81,7 @@ export class NumpyArray implements Buildable {
 /** A NumPy scalar as a number; undefined for those that are none. */
 export function numpyScalar([dtype, content]: readonly unknown[]): unknown {
   const bytes = bytesOf(content);
-  if (!(dtype instanceof NumpyDtype) || !bytes) return null;
+  if (!(dtype instanceof NumpyDtype) || !dtype.isNumeric || !bytes) return null;
   return toNumbers(arrayOver(bytes, dtype, [], false).read())[0] ?? null;
 }
 

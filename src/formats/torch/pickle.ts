@@ -5,7 +5,7 @@
  * name and attributes. Opcodes, objects and numbers are limited, so that memory and time stay within a small
  * multiple of the file.
  */
-import { asPolyheadError, PolyheadError } from "../../base/errors.js";
+import { PolyheadError } from "../../base/errors.js";
 import {
   type Buildable,
   malformed,
@@ -40,12 +40,7 @@ const LONGEST_NUMBER = 64;
  * @throws PolyheadError MODEL_MALFORMED; MODEL_UNSUPPORTED for calls of what is not on the list; LIMIT_EXCEEDED
  */
 export function unpickle(bytes: Uint8Array, constructors: Constructors, start = 0): Unpickled {
-  const machine = new PickleMachine(bytes, constructors, start);
-  try {
-    return machine.run();
-  } catch (thrown) {
-    throw asPolyheadError(thrown, "MODEL_MALFORMED", "The pickle in this file cannot be read");
-  }
+  return new PickleMachine(bytes, constructors, start).run();
 }
 
 /** Whether bytes begin like a pickle of protocol 2 or later. */

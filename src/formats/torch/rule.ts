@@ -69,7 +69,7 @@ export class Call {
 
   /** A tensor of the layer as a weight, in another shape of as many elements if one is given. */
   weight(name: string, tensor: StoredTensor, shape: readonly number[] = tensor.shape): Value {
-    return this.#builder.weight(name, shape, () => ({ ...tensor.readFloat32(), shape }));
+    return this.#builder.stored(name, tensor, shape);
   }
 
   /** A tensor of one axis, or nothing where the layer has none, in a shape that broadcasts from the channels on. */
