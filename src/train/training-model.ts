@@ -9,7 +9,7 @@ import { toEvaluation } from "../onnx/evaluation.js";
 import { withGraph } from "../onnx/extract.js";
 import { GraphIndex } from "../onnx/graph.js";
 import { inlined } from "../onnx/inline.js";
-import { copyOf, declaredType, type Model, opsetVersion } from "../onnx/model.js";
+import { canonicalDomain, copyOf, declaredType, type Model, opsetVersion } from "../onnx/model.js";
 import { inferTypes } from "../onnx/shapes.js";
 import { weight, weightTensor } from "../onnx/weight.js";
 import type { Shape } from "../tensor/shape.js";
@@ -40,16 +40,7 @@ export class TrainingModel {
     this.model = opened.model;
     this.parameters = names;
     this.notes = [...opened.notes, ...evaluation.notes];
-    const whole = inlined(evaluation.model);
-    const opset = opsetVersion(whole) ?? 0;
-    if (opset < LEAST_OPSET) {
-      throw new PolyheadError(
-        "MODEL_UNSUPPORTED",
-        `The model uses operator set ${opset}; training takes ${LEAST_OPSET} and newer. Export it again, with opset_version=17 say.`,
-        { got: opset, expected: LEAST_OPSET },
-      );
-    }
-    this.#graph = foldBatchNorms(whole);
+    this.#graph = foldBatchNorms(withRecentOpset(inlined(evaluation.model)));
   }
 
   /** Names of the inputs. */
@@ -94,4 +85,24 @@ export class TrainingModel {
     });
     return withGraph(this.model, copyOf(this.model.graph, { initializer }));
   }
+}
+
+/** From here on to {@link LEAST_OPSET}, operators of a model in evaluation mode only gained dtypes and options. */
+const COMPATIBLE_OPSET = 13;
+
+/** The graph under an operator set that gradients can be written in. */
+function withRecentOpset(whole: Model): Model {
+  const opset = opsetVersion(whole) ?? 0;
+  if (opset >= LEAST_OPSET) return whole;
+  if (opset < COMPATIBLE_OPSET) {
+    throw new PolyheadError(
+      "MODEL_UNSUPPORTED",
+      `The model uses operator set ${opset}; training takes ${COMPATIBLE_OPSET} and newer. Export it again, with opset_version=17 say.`,
+      { got: opset, expected: COMPATIBLE_OPSET },
+    );
+  }
+  const opsetImport = whole.opsetImport.map((each) =>
+    canonicalDomain(each.domain) === "" ? copyOf(each, { version: BigInt(LEAST_OPSET) }) : each,
+  );
+  return copyOf(whole, { opsetImport });
 }
