@@ -8,7 +8,7 @@ import type { Metadata } from "../onnx/metadata.js";
 import { bestClasses } from "../teach/classifier.js";
 import type { Matrix } from "../teach/linear-algebra.js";
 import { type Tensor, toNumbers } from "../tensor/tensor.js";
-import { accuracy } from "../vision/metrics.js";
+import { accuracy, wilsonInterval } from "../vision/metrics.js";
 import { explainedVariance } from "./ladder.js";
 
 /** A share of examples, with the interval that it lies in (Wilson 1927, 95 %). */
@@ -65,30 +65,20 @@ export function agreementOf(native: HeadAnswers, adapted: HeadAnswers, truth?: r
   }
   const share = accuracy(native.classes, adapted.classes);
   const examples = native.classes.length;
-  const interval = wilson(share, examples);
+  const interval = shareOf(share, examples);
   if (!truth) return { agreement: share, interval, kept: share };
   const [own, other] = [native.classes, adapted.classes].map((classes) => accuracy(truth, classes));
   const [nativeShare = 0, adaptedShare = 0] = [own, other];
   return {
     agreement: share,
     interval,
-    accuracy: wilson(adaptedShare, examples),
-    nativeAccuracy: wilson(nativeShare, examples),
+    accuracy: shareOf(adaptedShare, examples),
+    nativeAccuracy: shareOf(nativeShare, examples),
     kept: nativeShare > 0 ? adaptedShare / nativeShare : 0,
   };
 }
 
-/** Normal quantile of 97.5 %. */
-const Z = 1.959964;
-
-/**
- * The score interval of a share, 95 % (Wilson 1927).
- * @param value share of `count` examples
- */
-export function wilson(value: number, count: number): Share {
-  if (count === 0) return { value, low: 0, high: 1 };
-  const spread = Z ** 2 / count;
-  const centre = (value + spread / 2) / (1 + spread);
-  const half = (Z * Math.sqrt((value * (1 - value)) / count + spread / (4 * count))) / (1 + spread);
-  return { value, low: Math.max(0, centre - half), high: Math.min(1, centre + half) };
+/** A share of `count` examples with its interval. */
+export function shareOf(value: number, count: number): Share {
+  return { value, ...wilsonInterval(value * count, count) };
 }

@@ -4,7 +4,7 @@
  */
 import { basename } from "node:path";
 import { type AdaptImagesOptions, adaptImages, judgeUnadapted } from "../adapt/adapt-images.js";
-import { type Agreement, answersOf, type Share, wilson } from "../adapt/agreement.js";
+import { type Agreement, answersOf, type Share, shareOf } from "../adapt/agreement.js";
 import { examplesOf, type Pictures, picturesIn } from "../adapt/examples.js";
 import { runOn } from "../adapt/fold.js";
 import { headFromVector, readingsOf } from "../adapt/head-reading.js";
@@ -165,7 +165,7 @@ function taughtAnew(options: MeasureOptions): WayToTry {
       const { model, report } = best;
       const quality =
         test === undefined
-          ? wilson(report.accuracy.mean, report.examples)
+          ? shareOf(report.accuracy.mean, report.examples)
           : await accuracyOn(model, await picturesIn(test, report.labels), options);
       const out = `${basename(files.head, ".onnx")}-new.onnx`;
       return {
@@ -200,7 +200,7 @@ async function accuracyOn(head: Model, pictures: Pictures, options: MeasureOptio
     await runOn(headFromVector(head, reading), vectors, open),
     readMetadata(head),
   );
-  return wilson(accuracy(truth, classes), truth.length);
+  return shareOf(accuracy(truth, classes), truth.length);
 }
 
 function qualityOf({
