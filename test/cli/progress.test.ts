@@ -14,7 +14,7 @@ describe("the progress of a training", () => {
     const { stream, written } = terminal();
     let time = 5000;
     const show = trainingBar({ stream, now: () => time });
-    show({ step: 100, steps: 200, loss: 2.30259 });
+    show({ step: 100, steps: 200, loss: 2.5 });
     time += 1000;
     show({ step: 110, steps: 200, loss: 1.5 });
     time += 50;

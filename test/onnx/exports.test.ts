@@ -41,7 +41,15 @@ const LEVELS = [
 const PARTS: Readonly<Record<string, { taps: readonly SymbolicShape[]; heads: readonly string[] }>> = {
   retinanet: { taps: LEVELS, heads: ["head"] },
   ssdlite: { taps: LEVELS, heads: ["scores", "boxes"] },
-  googlenet: { taps: [["N", 32, 4, 4]], heads: ["logits", "aux2"] },
+  // Auxiliary classifiers are for training; each classifier becomes a head of its own, read at its input.
+  googlenet: {
+    taps: [
+      ["N", 64],
+      ["N", 16],
+      ["N", 16],
+    ],
+    heads: ["logits", "aux2", "aux1"],
+  },
   // They enlarge to the size of their input, which the head therefore reads.
   lraspp: { taps: [["N", 5, 4, 4], [4], [4]], heads: ["head"] },
   deeplab: { taps: [["N", 8, 4, 4], [4], [4]], heads: ["head"] },
