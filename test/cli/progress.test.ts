@@ -25,7 +25,7 @@ describe("the progress of a training", () => {
     show({ step: 200, steps: 200, loss: 0.5 });
     const half = `${"#".repeat(15)}${"-".repeat(15)}`;
     expect(written).toEqual([
-      `\rtraining ${half} 100/200, loss 2.303\u001b[K`,
+      `\rtraining ${half} 100/200, loss 2.500\u001b[K`,
       `\rtraining ${"#".repeat(16)}${"-".repeat(14)} 110/200, loss 1.500, 9 s left\u001b[K`,
       `\rtraining ${"#".repeat(22)}${"-".repeat(8)} 150/200, loss 0.001235, accuracy 91.2 %, 1:01 min left\u001b[K`,
       "\r\u001b[K",

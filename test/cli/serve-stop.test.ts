@@ -15,7 +15,7 @@ let folder: string;
 let server: ServerProcess;
 const sockets: Socket[] = [];
 const clients: { close(): void }[] = [];
-const world = await makeWorld({ heads: 1, side: 256, width: 32, depth: 3 });
+const world = await makeWorld({ heads: 1, side: 256, width: 32, depth: 16 });
 const [input = new Float32Array()] = world.inputs;
 const ask = { routes: ["scores"], input, side: world.side, parameters: { cache: false } };
 
@@ -41,7 +41,7 @@ async function start(...flags: string[]): Promise<void> {
   });
 }
 
-/** Requests over both protocols, all let in, most of them in the queue; needs a server that runs them one by one. */
+/** Requests over both protocols, all let in, many of them in the queue; needs a server that runs them one by one. */
 async function queueUp(
   count: number,
 ): Promise<{ readonly answers: Promise<{ readonly status: number | string }[]> }> {
@@ -49,7 +49,7 @@ async function queueUp(
   clients.push(http, grpc);
   await Promise.all([http.infer(ask), grpc.infer(ask)]);
   const answers = Array.from({ length: count }, (_, at) => (at % 2 ? grpc : http).infer(ask));
-  await expect.poll(() => metric("polyhead_queued_requests"), { timeout: 40_000 }).toBeGreaterThan(count / 2);
+  await expect.poll(() => metric("polyhead_queued_requests"), { timeout: 40_000 }).toBeGreaterThan(count / 4);
   return { answers: Promise.all(answers) };
 }
 
