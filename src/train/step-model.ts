@@ -140,6 +140,23 @@ export function updateModel(parameters: ReadonlyMap<string, Shape>, options: Upd
   return { model: whole, state, scalars: part.scalars, results: part.results };
 }
 
+/** The model itself with parameters as inputs, to ask it what it answers at this point of the training. */
+export function answerModel(bound: Model, parameters: readonly string[]): StepModel {
+  const wanted = new Set(parameters);
+  const state = bound.graph.initializer
+    .filter(({ name }) => wanted.has(name))
+    .map((each): StateValue => {
+      const { name } = each;
+      return { name, parameter: name, start: "parameter", shape: weightShape(each), input: name };
+    });
+  const main = copyOf(bound.graph, {
+    initializer: bound.graph.initializer.filter(({ name }) => !wanted.has(name)),
+    input: [...bound.graph.input, ...state.map(({ input, shape }) => valueInfo(input, "float32", shape))],
+  });
+  const results = bound.graph.output.map(({ name }) => name);
+  return { model: withGraph(bound, main), state, scalars: new Map(), results };
+}
+
 interface Pair {
   readonly name: string;
   readonly shape: Shape;

@@ -1,7 +1,7 @@
 /** Full training over a list of batches: the loop of steps, its order, its schedule and its result. */
 import { PolyheadError } from "../base/errors.js";
+import { seededRandom, shuffled } from "../base/random.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { randomNumbers, shuffled } from "./random.js";
 import { rateFactor, type Schedule } from "./schedules.js";
 import type { Batch, Trainer } from "./trainer.js";
 
@@ -49,12 +49,11 @@ export async function trainBatches(
       { batches: batches.length, steps, accumulate },
     );
   }
-  const random = randomNumbers(seed);
+  const random = seededRandom(seed);
   let queue: Batch[] = [];
   const next = (): Batch => {
     if (queue.length === 0) {
-      queue =
-        order === "given" ? [...batches] : shuffled(batches.length, random).map((at) => batches[at] ?? first);
+      queue = order === "given" ? [...batches] : shuffled(batches, random);
     }
     return queue.shift() ?? first;
   };

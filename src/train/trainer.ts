@@ -11,7 +11,14 @@ import { float32, type Tensor } from "../tensor/tensor.js";
 import { type TargetTerm, targetName } from "./gradients.js";
 import { withLoss } from "./losses.js";
 import { stepScalars } from "./optimizers.js";
-import { type StateValue, type StepModel, stepModel, type UpdateOptions, updateModel } from "./step-model.js";
+import {
+  answerModel,
+  type StateValue,
+  type StepModel,
+  stepModel,
+  type UpdateOptions,
+  updateModel,
+} from "./step-model.js";
 import type { TrainingModel } from "./training-model.js";
 
 /** What is trained and how. */
@@ -110,6 +117,18 @@ export class Trainer {
     );
   }
 
+  /**
+   * All outputs of the model for inputs, with the parameters as they are now.
+   * @throws PolyheadError INPUT_MISMATCH, LOAD_FAILED, RUN_FAILED, WORKER_LOST
+   */
+  async answers(inputs: ReadonlyMap<string, Tensor>): Promise<ReadonlyMap<string, Tensor>> {
+    const shapes = new Map([...inputs].map(([name, { shape }]) => [name, shape]));
+    const session = await this.#session(JSON.stringify(["answers", [...shapes]]), () =>
+      answerModel(this.#model.bound(shapes), this.#parameters),
+    );
+    return this.#results(session, { inputs, terms: [] }, 0);
+  }
+
   /** The parameters as they are now, or their moving average. */
   async parameters(which: "latest" | "average" = "latest"): Promise<Map<string, Tensor>> {
     const state = await this.state();
@@ -138,8 +157,17 @@ export class Trainer {
     this.#kept.clear();
   }
 
+  /** The first result, which is the loss; 0 where there is none. */
   async #run(session: Session, batch: Batch | undefined, rate: number): Promise<number> {
-    const { handle, state, scalars, results } = session;
+    const values = await this.#results(session, batch, rate);
+    return Number(values.get(session.results[0] ?? "")?.data[0] ?? 0);
+  }
+
+  async #results(
+    { handle, state, scalars, results }: Session,
+    batch: Batch | undefined,
+    rate: number,
+  ): Promise<ReadonlyMap<string, Tensor>> {
     const numbers = new Map([["rate", rate], ...stepScalars(this.#options.optimizer, this.#steps + 1)]);
     const given = new Map<string, Tensor>(batch?.inputs);
     batch?.terms.forEach(({ target }, place) => {
@@ -158,7 +186,12 @@ export class Trainer {
     const wanted = step.fetches.map(([, value]) => value);
     const { values, failures } = await this.#runtime.run({ steps: [step], results: wanted }, given);
     for (const failure of failures.values()) throw failure;
-    return Number(values.get(wanted[0] ?? "")?.data[0] ?? 0);
+    return new Map(
+      results.flatMap((name) => {
+        const value = values.get(`result ${name}`);
+        return value ? [[name, value] as const] : [];
+      }),
+    );
   }
 
   #stepSession({ inputs, terms }: Batch, accumulate?: number): Promise<Session> {

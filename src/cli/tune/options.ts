@@ -1,0 +1,39 @@
+/** The options of `tune`, as the verb reads them; what each way makes of them stands in a file of its own. */
+import type { Optimizer } from "../../train/optimizers.js";
+import type { Schedule } from "../../train/schedules.js";
+import type { LossOptions } from "../loss-option.js";
+
+/** Every way to train. */
+export const WAYS = ["full"] as const;
+
+/** What the verb is given. Options without a default are undefined where a way has a default of its own. */
+export interface TuneOptions extends LossOptions {
+  readonly way: (typeof WAYS)[number];
+  readonly npz?: string;
+  readonly order: "given" | "shuffled";
+  readonly optimizer: Optimizer["kind"];
+  readonly lr?: number;
+  readonly momentum?: number;
+  readonly nesterov?: boolean;
+  readonly weightDecay?: number;
+  readonly schedule?: NonNullable<Schedule["kind"]>;
+  readonly warmup?: number;
+  readonly clip?: number;
+  readonly accumulate: number;
+  readonly steps: number;
+  readonly seed: number;
+  readonly threads: number;
+  readonly out: string;
+}
+
+/** The optimiser that the options say. */
+export function optimizerOf({ optimizer, momentum, nesterov, weightDecay }: TuneOptions): Optimizer {
+  const decay = weightDecay === undefined ? {} : { weightDecay };
+  if (optimizer !== "sgd") return { kind: optimizer, ...decay };
+  return {
+    kind: optimizer,
+    ...decay,
+    ...(momentum !== undefined && { momentum }),
+    ...(nesterov && { nesterov }),
+  };
+}

@@ -1,0 +1,187 @@
+/**
+ * The loop of a training: epochs of batches, what they are judged by, when to stop, checkpoints to go on from. It knows
+ * neither what the model answers nor where rows come from; the ways to train (head, branch, full, detect) give it both.
+ * Everything left to chance follows from the seed and the number of the step, so that a training that was interrupted at
+ * any moment ends with the same parameters, bit for bit on the same machine with as many threads.
+ */
+import { PolyheadError } from "../base/errors.js";
+import { BatchOrder, batches, type Collate } from "../data/batches.js";
+import { judgeProgress } from "../data/early-stopping.js";
+import type { RowSource } from "../data/rows.js";
+import type { Checkpoints } from "../files/checkpoint.js";
+import type { Runtime } from "../runtime/runtime.js";
+import type { Tensor } from "../tensor/tensor.js";
+import type { TargetTerm } from "../train/gradients.js";
+import { rateFactor, type Schedule } from "../train/schedules.js";
+import type { UpdateOptions } from "../train/step-model.js";
+import { Trainer } from "../train/trainer.js";
+import type { TrainingModel } from "../train/training-model.js";
+
+/** Settings of the loop; all of them count for what comes out. */
+export interface FitSettings extends Omit<UpdateOptions, "groupOf" | "average"> {
+  /** Passes over the rows. */
+  readonly epochs: number;
+  /** Rows in a batch; fewer where there are not so many. */
+  readonly batch: number;
+  /** Highest learning rate. */
+  readonly rate: number;
+  readonly schedule?: Schedule;
+  readonly seed: number;
+  /** Epochs without something better after which it stops, with the best epoch's parameters; else the last one's are kept. */
+  readonly patience?: number | undefined;
+}
+
+/** What to train, and on what. */
+export interface FitOptions<Target> extends FitSettings, Pick<UpdateOptions, "groupOf"> {
+  /** Of one worker. */
+  readonly runtime: Runtime;
+  /** With one input, which takes the rows. */
+  readonly model: TrainingModel;
+  /** All of the model by default. */
+  readonly parameters?: readonly string[] | undefined;
+  readonly rows: RowSource<Target>;
+  /** How likely each row is drawn; each once an epoch by default. */
+  readonly weights?: readonly number[] | undefined;
+  /** Makes the terms of the loss of a batch. */
+  readonly collate: Collate<Target, readonly TargetTerm[]>;
+  /** Quality of the training so far, after each epoch; more is better. */
+  readonly judge?: ((trainer: Trainer) => Promise<number>) | undefined;
+  /** Where the training is kept while it goes on; its last state stays there until it is cleared. */
+  readonly checkpoints?: Checkpoints | undefined;
+  /** Steps from one checkpoint to the next, beside those at the end of each epoch. */
+  readonly checkpointSteps?: number | undefined;
+  readonly threads?: number | undefined;
+  /** Rows made at a time; 4 by default. */
+  readonly inFlight?: number | undefined;
+  readonly onStep?: ((step: FitStep) => void) | undefined;
+}
+
+/** Where the training is. */
+export interface FitStep {
+  /** Steps that are done, of how many at most. */
+  readonly step: number;
+  readonly steps: number;
+  readonly loss: number;
+  /** The last judgement. */
+  readonly quality: number | undefined;
+}
+
+/** What came out. */
+export interface Fitted {
+  readonly parameters: ReadonlyMap<string, Tensor>;
+  /** Loss of each step, before its update. */
+  readonly losses: readonly number[];
+  /** Quality after each epoch; empty without a judge. */
+  readonly qualities: readonly number[];
+  /** The epoch, from 1, whose parameters these are. */
+  readonly epoch: number;
+  /** Steps in an epoch. */
+  readonly perEpoch: number;
+}
+
+/** What is kept beside the arrays. */
+interface Progress {
+  readonly losses: readonly number[];
+  readonly qualities: readonly number[];
+  readonly isOver: boolean;
+}
+
+const NOW = "now/";
+const BEST = "best/";
+
+/**
+ * Trains.
+ * @throws PolyheadError DIVERGED when the loss is no finite number; INVALID_ARGUMENT for settings that make no step;
+ *   whatever making rows, stepping, judging and keeping checkpoints throws
+ */
+export async function fitModel<Target>(options: FitOptions<Target>): Promise<Fitted> {
+  const { model, rows, epochs, rate, schedule = {}, seed, patience, judge, checkpoints } = options;
+  const order = new BatchOrder({ count: rows.count, size: options.batch, seed, weights: options.weights });
+  const { perEpoch } = order;
+  const steps = epochs * perEpoch;
+  if (!Number.isInteger(epochs) || epochs < 1) {
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      `Got ${epochs} epochs; expected a whole number of 1 or more.`,
+      {
+        epochs,
+      },
+    );
+  }
+  const [input = ""] = model.inputs;
+  const saved = await checkpoints?.load();
+  const progress = (saved?.progress ?? { losses: [], qualities: [], isOver: false }) as Progress;
+  const losses = [...progress.losses];
+  const qualities = [...progress.qualities];
+  const begun = saved?.step ?? 0;
+  let best = named(saved?.arrays, BEST);
+  const trainer = new Trainer(options.runtime, model, {
+    optimizer: options.optimizer,
+    clipNorm: options.clipNorm,
+    ...(options.groupOf && { groupOf: options.groupOf }),
+    ...(options.parameters && { parameters: options.parameters }),
+    ...(options.threads !== undefined && { threads: options.threads }),
+    ...(saved && { state: named(saved.arrays, NOW), steps: begun }),
+  });
+  const keepsBest = judge !== undefined && patience !== undefined;
+  const save = async (step: number, isOver: boolean) => {
+    if (!checkpoints) return;
+    const arrays = new Map([...prefixed(await trainer.state(), NOW), ...prefixed(best, BEST)]);
+    await checkpoints.save({ step, arrays, progress: { losses, qualities, isOver } satisfies Progress });
+  };
+  try {
+    const source = batches({
+      ...{ rows, order, seed, collate: options.collate, from: begun, to: progress.isOver ? begun : steps },
+      ...(options.inFlight !== undefined && { inFlight: options.inFlight }),
+    });
+    for await (const { step, x, y } of source) {
+      const factor = rateFactor(schedule, step, steps);
+      const loss = await trainer.step({ inputs: new Map([[input, x]]), terms: y }, rate * factor);
+      const done = step + 1;
+      losses.push(loss);
+      let isOver = done === steps;
+      if (done % perEpoch === 0 && judge) {
+        qualities.push(await judge(trainer));
+        const verdict = judgeProgress(qualities, { patience: patience ?? Number.POSITIVE_INFINITY });
+        if (keepsBest && verdict.isBest) best = await trainer.parameters();
+        isOver ||= verdict.shouldStop;
+      }
+      options.onStep?.({ step: isOver ? steps : done, steps, loss, quality: qualities.at(-1) });
+      const isDue =
+        done % perEpoch === 0 || done % (options.checkpointSteps ?? Number.POSITIVE_INFINITY) === 0;
+      if (isDue || isOver) await save(done, isOver);
+      if (isOver) break;
+    }
+    const isBest = keepsBest && best.size > 0;
+    const parameters = isBest
+      ? best
+      : saved && progress.isOver
+        ? ofModel(saved.arrays)
+        : await trainer.parameters();
+    const epoch = isBest
+      ? judgeProgress(qualities, { patience }).best + 1
+      : Math.ceil(losses.length / perEpoch);
+    return { parameters, losses, qualities, epoch, perEpoch };
+  } finally {
+    await trainer.close();
+  }
+
+  /** Of a training that was over before it was interrupted nothing is in the worker. */
+  function ofModel(arrays: ReadonlyMap<string, Tensor>): ReadonlyMap<string, Tensor> {
+    const state = named(arrays, NOW);
+    const wanted = options.parameters ?? model.parameters;
+    return new Map([...state].filter(([name]) => wanted.includes(name)));
+  }
+}
+
+function prefixed(values: ReadonlyMap<string, Tensor>, prefix: string): [string, Tensor][] {
+  return [...values].map(([name, value]) => [prefix + name, value]);
+}
+
+function named(arrays: ReadonlyMap<string, Tensor> | undefined, prefix: string): Map<string, Tensor> {
+  return new Map(
+    [...(arrays ?? [])].flatMap(([name, value]) =>
+      name.startsWith(prefix) ? [[name.slice(prefix.length), value] as const] : [],
+    ),
+  );
+}

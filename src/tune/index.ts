@@ -1,0 +1,2 @@
+/** The ways to train, from examples to models that say how good they are. */
+export * from "./fit.js";

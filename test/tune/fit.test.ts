@@ -1,0 +1,179 @@
+/** The loop of a training: the same parameters whether it was interrupted or not, the best epoch, and what stops it. */
+import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { tmpdir } from "node:os";
+import { join } from "node:path";
+import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { gaussian, seededRandom } from "../../src/base/random.js";
+import { arraySet } from "../../src/data/array-set.js";
+import { ArrayRows } from "../../src/data/rows.js";
+import { Checkpoints } from "../../src/files/checkpoint.js";
+import { graph, model, node, valueInfo } from "../../src/onnx/model.js";
+import { weight } from "../../src/onnx/weight.js";
+import { OrtWorker } from "../../src/runtime/node/ort-worker.js";
+import { Runtime } from "../../src/runtime/runtime.js";
+import { bytesOf, float32, int64, type Tensor } from "../../src/tensor/tensor.js";
+import { TrainingModel } from "../../src/train/training-model.js";
+import { type FitOptions, fitModel } from "../../src/tune/fit.js";
+
+let folder: string;
+let runtime: Runtime;
+beforeAll(async () => {
+  folder = await mkdtemp(join(tmpdir(), "fit-"));
+  runtime = await Runtime.open(() => OrtWorker.start());
+});
+afterAll(async () => {
+  await runtime.close();
+  await rm(folder, { recursive: true });
+});
+
+const random = seededRandom(3);
+const classes = Array.from({ length: 48 }, (_, at) => at % 3);
+const x = classes.flatMap((own) =>
+  Array.from({ length: 6 }, (_, at) => gaussian(random) + (at === own ? 2 : 0)),
+);
+const rows = new ArrayRows(arraySet("made up", float32([48, 6], x), int64([48], classes)));
+
+/** 6 -> 8 -> 3 with a Relu. */
+function network(): TrainingModel {
+  const draws = seededRandom(1);
+  const random = (name: string, shape: readonly [number, number]) =>
+    weight(
+      name,
+      float32(
+        shape,
+        Array.from({ length: shape[0] * shape[1] }, () => 0.4 * gaussian(draws)),
+      ),
+    );
+  return new TrainingModel(
+    model(
+      graph("network", {
+        nodes: [
+          node("MatMul", ["x", "w1"], ["h"]),
+          node("Relu", ["h"], ["r"]),
+          node("MatMul", ["r", "w2"], ["logits"]),
+        ],
+        inputs: [valueInfo("x", "float32", ["batch", 6])],
+        outputs: [valueInfo("logits", "float32", ["batch", 3])],
+        weights: [random("w1", [6, 8]), random("w2", [8, 3])],
+      }),
+    ),
+  );
+}
+
+function options(changes: Partial<FitOptions<number>> = {}): FitOptions<number> {
+  return {
+    runtime,
+    model: network(),
+    rows,
+    optimizer: { kind: "adam" },
+    rate: 0.02,
+    schedule: { kind: "cosine", warmup: 3 },
+    batch: 10,
+    epochs: 5,
+    seed: 4,
+    collate: (input, targets) => ({
+      x: input,
+      y: [{ loss: { kind: "cross-entropy" }, target: int64([targets.length], targets) }],
+    }),
+    ...changes,
+  };
+}
+
+const bytes = (parameters: ReadonlyMap<string, Tensor>) =>
+  Object.fromEntries(
+    [...parameters].map(([name, value]) => [name, Buffer.from(bytesOf(value)).toString("hex")]),
+  );
+
+describe("a fit", () => {
+  it("learns, and gives the same bits for the same seed only", async () => {
+    const first = await fitModel(options());
+    expect(first.losses).toHaveLength(20);
+    expect(first.losses.at(-1)).toBeLessThan(0.7 * (first.losses[0] ?? 0));
+    expect(first).toMatchObject({ epoch: 5, perEpoch: 4, qualities: [] });
+    const again = await fitModel(options());
+    expect(bytes(again.parameters)).toEqual(bytes(first.parameters));
+    expect(bytes((await fitModel(options({ seed: 5 }))).parameters)).not.toEqual(bytes(first.parameters));
+  });
+
+  it.each([1, 4, 7, 13, 20])("goes on after an end in step %i as if nothing had been", async (end) => {
+    const judge = { judge: async () => 0, patience: 100 };
+    const whole = await fitModel(options(judge));
+    const own = join(folder, `end-${end}`);
+    const checkpoints = () => new Checkpoints(own, { settings: {}, data: "d", model: "m" });
+    const kept = { ...judge, checkpointSteps: 3 };
+    const dies = fitModel(
+      options({
+        ...kept,
+        checkpoints: checkpoints(),
+        onStep: ({ step }) => {
+          if (step === end) throw new Error("killed");
+        },
+      }),
+    );
+    await expect(dies).rejects.toThrow("killed");
+    const resumed = await fitModel(options({ ...kept, checkpoints: checkpoints() }));
+    expect(resumed.losses).toEqual(whole.losses);
+    expect(bytes(resumed.parameters)).toEqual(bytes(whole.parameters));
+    // What is over is not done again.
+    let steps = 0;
+    const over = await fitModel(options({ ...kept, checkpoints: checkpoints(), onStep: () => steps++ }));
+    expect(steps).toBe(0);
+    expect(bytes(over.parameters)).toEqual(bytes(whole.parameters));
+    expect(await readdir(own)).toHaveLength(2);
+  });
+
+  it("stops when it does not become better, with the parameters of the best epoch", async () => {
+    const qualities = [0.5, 0.9, 0.8, 0.7, 0.95];
+    const seen: string[] = [];
+    const stopped = await fitModel(
+      options({
+        patience: 2,
+        judge: async (trainer) => {
+          seen.push(JSON.stringify(bytes(await trainer.parameters())));
+          return qualities[seen.length - 1] ?? 0;
+        },
+      }),
+    );
+    expect(stopped).toMatchObject({ epoch: 2, qualities: [0.5, 0.9, 0.8, 0.7] });
+    expect(JSON.stringify(bytes(stopped.parameters))).toBe(seen[1]);
+  });
+
+  it("ends with an error when the loss is no number, and when there is nothing to do", async () => {
+    const lost = fitModel(options({ optimizer: { kind: "sgd" }, rate: 1e30 }));
+    await expect(lost).rejects.toMatchObject({ code: "DIVERGED" });
+    await expect(fitModel(options({ epochs: 0 }))).rejects.toMatchObject({ code: "INVALID_ARGUMENT" });
+  });
+
+  it("answers with the parameters as they are", async () => {
+    let inside: ReadonlyMap<string, Tensor> = new Map();
+    const input = float32([2, 6], x.slice(0, 12));
+    const { parameters } = await fitModel(
+      options({
+        epochs: 1,
+        judge: async (trainer) => {
+          inside = await trainer.answers(new Map([["x", input]]));
+          return 0;
+        },
+      }),
+    );
+    const [w1, w2] = ["w1", "w2"].map((name) => parameters.get(name)?.data as Float32Array);
+    const expected = [0, 1].flatMap((row) => {
+      const hidden = Array.from({ length: 8 }, (_, to) =>
+        Math.max(
+          0,
+          Array.from(
+            { length: 6 },
+            (_, from) => (x[row * 6 + from] ?? 0) * (w1?.[from * 8 + to] ?? 0),
+          ).reduce((a, b) => a + b),
+        ),
+      );
+      return [0, 1, 2].map((to) =>
+        hidden.reduce((sum, value, from) => sum + value * (w2?.[from * 3 + to] ?? 0), 0),
+      );
+    });
+    const logits = inside.get("logits")?.data as Float32Array;
+    expected.forEach((value, at) => {
+      expect(logits[at]).toBeCloseTo(value, 4);
+    });
+  });
+});
