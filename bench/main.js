@@ -1,6 +1,6 @@
 /**
  * The benchmark: prints a table for each measurement and writes all numbers to a JSON file.
- * Usage: npm run build && npm run bench -- [heads switching tables memory cached others serve train] [--quick] [--json FILE]
+ * Usage: npm run build && npm run bench -- [heads switching tables memory cached others serve train mnist] [--quick] [--json FILE]
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
@@ -11,6 +11,7 @@ import { measureCached } from "./cached.js";
 import { measureHeads } from "./heads.js";
 import { digits } from "./measure.js";
 import { measureMemory } from "./memory.js";
+import { measureMnist } from "./mnist.js";
 import { measureOthers } from "./others.js";
 import { measureServe } from "./serve.js";
 import { measureSwitching } from "./switching.js";
@@ -26,6 +27,7 @@ const MEASUREMENTS = {
   others: measureOthers,
   serve: measureServe,
   train: measureTrain,
+  mnist: measureMnist,
 };
 
 const { values, positionals } = parseArgs({
