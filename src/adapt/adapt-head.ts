@@ -5,7 +5,7 @@
  */
 import { PolyheadError } from "../base/errors.js";
 import { stratifiedFolds } from "../data/folds.js";
-import { type Metadata, readMetadata, type Tap, withMetadata } from "../onnx/metadata.js";
+import { readMetadata, type Tap, withMetadata } from "../onnx/metadata.js";
 import type { Model } from "../onnx/model.js";
 import type { OpenModel } from "../onnx/runner.js";
 import type { Matrix } from "../teach/linear-algebra.js";
@@ -15,6 +15,18 @@ import { type AffineMap, applyAffine } from "./affine.js";
 import { type Agreement, agreementOf, answersOf, type HeadAnswers } from "./agreement.js";
 import { foldAdapter, proveFold, runOn } from "./fold.js";
 import { type HeadReading, headFromVector } from "./head-reading.js";
+import {
+  type AdaptReport,
+  agreementOnly,
+  bestOf,
+  descriptionOf,
+  enoughOf,
+  type RungReport,
+  reportOf,
+  requireEnough,
+  type TapReport,
+  tooLow,
+} from "./judgement.js";
 import { climb, RUNGS, type Rung, type RungName } from "./ladder.js";
 
 /** A tap that the head might read through an adapter. */
@@ -57,46 +69,12 @@ export interface AdaptOptions {
   readonly progress?: (done: number, total: number) => void;
 }
 
-/** A rung as the report has it. */
-export interface RungReport extends Agreement, Pick<Rung, "name" | "rank" | "strength" | "parameters"> {
-  readonly explained: number;
-  readonly milliseconds: number;
-}
-
-/** What became of the ladder on one tap. */
-export interface TapReport {
-  readonly tap: string;
-  readonly shape: Tap["shape"];
-  readonly flops: number;
-  readonly rungs: readonly RungReport[];
-  /** The rung that is enough here. */
-  readonly enough: RungName;
-}
-
-/** How much survives, and of what. */
-export interface AdaptReport {
-  readonly examples: number;
-  readonly folds: number;
-  readonly seed: number;
-  readonly floor: number;
-  readonly taps: readonly TapReport[];
-  readonly chosen: { readonly tap: string; readonly rung: RungName };
-  /** On the test examples, or by cross-validation where there are none. */
-  readonly quality: Agreement;
-  readonly judgedOn: "test examples" | "cross-validation";
-  /** Whether adapter and head are also one head that costs nothing more, and how far that is from the pair. */
-  readonly folded: { readonly difference: number } | undefined;
-}
-
 /** An adapter, the head with it folded in where that can be, and how good they are. */
 export interface AdaptedHead {
   readonly adapter: Model;
   readonly folded: Model | undefined;
   readonly report: AdaptReport;
 }
-
-/** Fewer examples than these say nothing of a share. */
-const FEWEST_EXAMPLES = 30;
 
 /**
  * Adapts a head.
@@ -144,7 +122,7 @@ export async function adaptHead(options: AdaptOptions): Promise<AdaptedHead> {
     folded: difference === undefined ? undefined : { difference },
   };
   if (!(quality.kept >= floor)) throw tooLow(report);
-  const described = descriptionOf(report, options);
+  const described = descriptionOf(report, options.provenance);
   const part = { source: offer.tap, pooling: offer.pooling, reading, map: rung.map };
   return {
     adapter: withMetadata(adapterModel([part]), described),
@@ -153,65 +131,6 @@ export async function adaptHead(options: AdaptOptions): Promise<AdaptedHead> {
       withMetadata(folded, { ...described, provenance: { ...metadata.provenance, ...described.provenance } }),
     report,
   };
-}
-
-function reportOf(
-  { name, rank, strength, parameters, explained, milliseconds }: Rung,
-  judged: Agreement,
-): RungReport {
-  return {
-    name,
-    ...(rank !== undefined && { rank }),
-    ...(strength !== undefined && { strength }),
-    parameters,
-    explained,
-    ...judged,
-    milliseconds,
-  };
-}
-
-function agreementOnly(judged: RungReport): Agreement {
-  const { agreement, interval, accuracy, nativeAccuracy, kept } = judged;
-  return {
-    agreement,
-    ...(interval && { interval }),
-    ...(accuracy && { accuracy }),
-    ...(nativeAccuracy && { nativeAccuracy }),
-    kept,
-  };
-}
-
-/** The lowest rung whose agreement is within one standard error of the best. */
-function enoughOf(rungs: readonly RungReport[], examples: number): RungReport {
-  const best = Math.max(...rungs.map(({ agreement }) => agreement));
-  const found = rungs.find(({ agreement }) => agreement >= best - errorOf(best, examples));
-  if (found) return found;
-  throw new PolyheadError(
-    "INVALID_ARGUMENT",
-    `No rung fits these widths; expected some of ${RUNGS.join(", ")}.`,
-    {
-      expected: RUNGS,
-    },
-  );
-}
-
-/** Of the taps within one standard error of the best the one that costs least. */
-function bestOf<Climbed extends { readonly report: TapReport }>(
-  climbed: readonly Climbed[],
-  examples: number,
-): Climbed {
-  const agreementAt = ({ report }: Climbed) =>
-    report.rungs.find(({ name }) => name === report.enough)?.agreement ?? Number.NEGATIVE_INFINITY;
-  const best = Math.max(...climbed.map(agreementAt));
-  const [cheapest] = climbed
-    .filter((each) => agreementAt(each) >= best - errorOf(best, examples))
-    .sort((a, b) => a.report.flops - b.report.flops);
-  if (cheapest) return cheapest;
-  throw new PolyheadError("INVALID_ARGUMENT", "No tap was offered for the head to read.", {});
-}
-
-function errorOf(share: number, examples: number): number {
-  return Math.sqrt(Math.max(0, share * (1 - share)) / examples);
 }
 
 async function judgeOn(
@@ -240,27 +159,6 @@ async function tryFold(
   }
 }
 
-function descriptionOf(
-  report: AdaptReport,
-  { provenance }: AdaptOptions,
-): Pick<Metadata, "provenance" | "quality"> {
-  const { chosen, quality, judgedOn, examples, folds, seed, floor } = report;
-  return {
-    provenance: { by: "polyhead adapt", ...chosen, examples, folds, seed, ...provenance },
-    quality: {
-      measure: quality.nativeAccuracy ? "kept accuracy" : "agreement",
-      how: judgedOn === "cross-validation" ? `cross-validation with ${folds} folds, seed ${seed}` : judgedOn,
-      kept: quality.kept,
-      agreement: quality.agreement,
-      ...(quality.interval && { agreementInterval: [quality.interval.low, quality.interval.high] }),
-      ...(quality.accuracy && { accuracy: quality.accuracy.value }),
-      ...(quality.nativeAccuracy && { nativeAccuracy: quality.nativeAccuracy.value }),
-      floor,
-      examples,
-    },
-  };
-}
-
 function requireExamples({ target, offers, truth, floor = 0.9 }: AdaptOptions): void {
   for (const { tap, features } of offers) {
     if (features.rows === target.rows && (truth?.length ?? target.rows) === target.rows) continue;
@@ -279,24 +177,5 @@ function requireExamples({ target, offers, truth, floor = 0.9 }: AdaptOptions): 
       { example: Math.floor(at / columns), feature: at % columns },
     );
   }
-  if (target.rows >= FEWEST_EXAMPLES || (floor <= 0 && target.rows >= 2)) return;
-  throw new PolyheadError(
-    "DATA_MALFORMED",
-    `Got ${target.rows} different examples; expected at least ${FEWEST_EXAMPLES}, because fewer cannot show that ${(100 * floor).toFixed(0)} % of a head survive. Add images, or use --floor 0 to see what comes out.`,
-    { got: target.rows, expected: FEWEST_EXAMPLES },
-  );
-}
-
-function tooLow(report: AdaptReport): PolyheadError {
-  const { quality, floor, chosen } = report;
-  const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
-  const truth =
-    quality.accuracy && quality.nativeAccuracy
-      ? ` (${percent(quality.accuracy.value)} right instead of ${percent(quality.nativeAccuracy.value)})`
-      : "";
-  return new PolyheadError(
-    "QUALITY_TOO_LOW",
-    `The best adapter (${chosen.rung} on ${JSON.stringify(chosen.tap)}) keeps ${percent(quality.kept)} of the head's quality${truth}; expected at least ${percent(floor)}. More images may help; else train a head on this backbone, or lower --floor.`,
-    { report },
-  );
+  requireEnough(target.rows, floor);
 }

@@ -6,4 +6,6 @@ export * from "./affine.js";
 export * from "./agreement.js";
 export * from "./fold.js";
 export * from "./head-reading.js";
+export * from "./judgement.js";
 export * from "./ladder.js";
+export * from "./sources.js";

@@ -40,6 +40,8 @@ export interface Rung {
   readonly strength?: number;
   /** Share of the target features' variance that the map explains on examples it was not fitted on; 1 at best. */
   readonly explained: number;
+  /** Fitted without each fold. */
+  readonly maps: readonly AffineMap[];
   /** What the map of the other folds makes of each example: [n, target width]. */
   readonly heldOut: Matrix;
   /** Milliseconds for all of it. */
@@ -54,9 +56,7 @@ interface Part {
 }
 
 /** The maps of one rung: of each part, and of all examples. */
-interface Fits extends Pick<Rung, "parameters" | "rank" | "strength" | "map"> {
-  readonly maps: readonly AffineMap[];
-}
+type Fits = Pick<Rung, "parameters" | "rank" | "strength" | "map" | "maps">;
 
 /**
  * Climbs rungs.
@@ -80,7 +80,7 @@ export function climb(pairs: FeaturePairs, names: readonly RungName[] = RUNGS): 
         });
       });
       const milliseconds = performance.now() - start;
-      return { name, ...fit, heldOut, explained: explainedVariance(heldOut, target), milliseconds };
+      return { name, ...fit, maps, heldOut, explained: explainedVariance(heldOut, target), milliseconds };
     });
 }
 

@@ -3,11 +3,12 @@
  * taught on the same backbone. All are judged alike; a way that cannot be measured is listed with the reason.
  */
 import { basename } from "node:path";
-import { type AdaptImagesOptions, adaptImages, judgeUnadapted } from "../adapt/adapt-images.js";
+import { adaptImages, judgeUnadapted } from "../adapt/adapt-images.js";
 import { type Agreement, answersOf, type Share, shareOf } from "../adapt/agreement.js";
 import { examplesOf, type Pictures, picturesIn } from "../adapt/examples.js";
 import { runOn } from "../adapt/fold.js";
 import { headFromVector, readingsOf } from "../adapt/head-reading.js";
+import type { AdaptImagesOptions } from "../adapt/sources.js";
 import { asPolyheadError, PolyheadError } from "../base/errors.js";
 import type { Engine } from "../engine/index.js";
 import { GraphIndex } from "../onnx/graph.js";

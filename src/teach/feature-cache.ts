@@ -22,7 +22,7 @@ const VERSION = 1;
 export interface Feature {
   /** The tap's shape with a batch of one. */
   readonly shape: Shape;
-  /** The tap's mean over all but channels. */
+  /** The tap's mean over all but channels, or all of it. */
   readonly values: Float32Array;
 }
 
@@ -31,6 +31,8 @@ export interface FeatureSource {
   readonly identity: Identity;
   readonly preprocessing: Preprocessing;
   readonly channels?: ChannelPlace | undefined;
+  /** All of the tap instead of its mean. */
+  readonly whole?: boolean;
 }
 
 /** `$XDG_CACHE_HOME/polyhead/features`, or `.cache/polyhead/features` in the home folder. */
@@ -43,8 +45,9 @@ export function defaultCacheFolder(environment: NodeJS.ProcessEnv = process.env)
 export class FeatureCache {
   readonly #folder: string;
 
-  constructor(folder: string, { identity, preprocessing, channels }: FeatureSource) {
-    const key = JSON.stringify([VERSION, identity, preprocessing, channels ?? "by shape"]);
+  constructor(folder: string, { identity, preprocessing, channels, whole }: FeatureSource) {
+    const kept = whole ? "whole" : (channels ?? "by shape");
+    const key = JSON.stringify([VERSION, identity, preprocessing, kept]);
     this.#folder = join(folder, createHash("sha256").update(key).digest("hex"));
   }
 

@@ -7,6 +7,7 @@ import { mapInFlight } from "../base/in-flight.js";
 import { orProblem, readImageFile } from "../data/image-file.js";
 import type { OpenedModel, OpenModel } from "../onnx/runner.js";
 import { formatShape, sameShape } from "../tensor/shape.js";
+import { toNumbers } from "../tensor/tensor.js";
 import { decodeImage, imageTensor } from "../vision/image.js";
 import type { Preprocessing } from "../vision/preprocessing.js";
 import { type Feature, FeatureCache, type FeatureSource } from "./feature-cache.js";
@@ -24,6 +25,8 @@ export interface FeatureOptions {
   readonly cache?: string | undefined;
   /** Where the tap has its channels; told by its shape by default. */
   readonly channels?: ChannelPlace | undefined;
+  /** Keeps all of the tap, place by place, instead of its mean. */
+  readonly whole?: boolean;
   /** Images worked on at a time; 4 by default. */
   readonly inFlight?: number;
   readonly progress?: (done: number, total: number) => void;
@@ -72,11 +75,11 @@ export function storedFeatures(
 }
 
 async function featureOf(path: string, model: OpenedModel, options: FeatureOptions): Promise<ImageFeature> {
-  const { source, preprocessing, channels } = options;
+  const { source, preprocessing, channels, whole = false } = options;
   const cache =
     options.cache === undefined
       ? undefined
-      : new FeatureCache(options.cache, { identity: source.identity, preprocessing, channels });
+      : new FeatureCache(options.cache, { identity: source.identity, preprocessing, channels, whole });
   const read = await orProblem(async () => {
     const { bytes, digest } = await readImageFile(path);
     const known = await cache?.read(digest);
@@ -95,7 +98,9 @@ async function featureOf(path: string, model: OpenedModel, options: FeatureOptio
     );
   }
   const fallback = preprocessing.layout === "nchw" ? "first" : "last";
-  const values = pooled(value, poolingOf(value.shape, channels, fallback));
+  const values = whole
+    ? Float32Array.from(toNumbers(value))
+    : pooled(value, poolingOf(value.shape, channels, fallback));
   const feature = { shape: value.shape, values };
   await cache?.write(digest, feature);
   return { path, digest, feature, wasCached: false };
