@@ -1,0 +1,151 @@
+/**
+ * What is told of an adapter, and the choice between rungs and taps: the smallest that is within the noise of the best.
+ */
+import { PolyheadError } from "../base/errors.js";
+import type { Metadata, Tap } from "../onnx/metadata.js";
+import type { Agreement } from "./agreement.js";
+import { RUNGS, type Rung, type RungName } from "./ladder.js";
+
+/** A rung as the report has it. */
+export interface RungReport extends Agreement, Pick<Rung, "name" | "rank" | "strength" | "parameters"> {
+  readonly explained: number;
+  readonly milliseconds: number;
+}
+
+/** What became of the ladder on one tap. */
+export interface TapReport {
+  readonly tap: string;
+  readonly shape: Tap["shape"];
+  readonly flops: number;
+  readonly rungs: readonly RungReport[];
+  /** The rung that is enough here. */
+  readonly enough: RungName;
+}
+
+/** How much survives, and of what. */
+export interface AdaptReport {
+  readonly examples: number;
+  readonly folds: number;
+  readonly seed: number;
+  readonly floor: number;
+  readonly taps: readonly TapReport[];
+  readonly chosen: { readonly tap: string; readonly rung: RungName };
+  /** On the test examples, or by cross-validation where there are none. */
+  readonly quality: Agreement;
+  readonly judgedOn: "test examples" | "cross-validation";
+  /** Whether adapter and head are also one head that costs nothing more, and how far that is from the pair. */
+  readonly folded: { readonly difference: number } | undefined;
+}
+
+/** Fewer examples than these say nothing of a share. */
+const FEWEST_EXAMPLES = 30;
+
+/** A rung with how it was judged. */
+export function reportOf(
+  { name, rank, strength, parameters, explained, milliseconds }: Rung,
+  judged: Agreement,
+): RungReport {
+  return {
+    name,
+    ...(rank !== undefined && { rank }),
+    ...(strength !== undefined && { strength }),
+    parameters,
+    explained,
+    ...judged,
+    milliseconds,
+  };
+}
+
+/** The judgement without the rung. */
+export function agreementOnly(judged: RungReport): Agreement {
+  const { agreement, interval, accuracy, nativeAccuracy, kept } = judged;
+  return {
+    agreement,
+    ...(interval && { interval }),
+    ...(accuracy && { accuracy }),
+    ...(nativeAccuracy && { nativeAccuracy }),
+    kept,
+  };
+}
+
+/** The lowest rung whose agreement is within one standard error of the best. */
+export function enoughOf(rungs: readonly RungReport[], examples: number): RungReport {
+  const best = Math.max(...rungs.map(({ agreement }) => agreement));
+  const found = rungs.find(({ agreement }) => agreement >= best - errorOf(best, examples));
+  if (found) return found;
+  throw new PolyheadError(
+    "INVALID_ARGUMENT",
+    `No rung fits these widths; expected some of ${RUNGS.join(", ")}.`,
+    {
+      expected: RUNGS,
+    },
+  );
+}
+
+/** Of the taps within one standard error of the best the one that costs least. */
+export function bestOf<Climbed extends { readonly report: TapReport }>(
+  climbed: readonly Climbed[],
+  examples: number,
+): Climbed {
+  const agreementAt = ({ report }: Climbed) =>
+    report.rungs.find(({ name }) => name === report.enough)?.agreement ?? Number.NEGATIVE_INFINITY;
+  const best = Math.max(...climbed.map(agreementAt));
+  const [cheapest] = climbed
+    .filter((each) => agreementAt(each) >= best - errorOf(best, examples))
+    .sort((a, b) => a.report.flops - b.report.flops);
+  if (cheapest) return cheapest;
+  throw new PolyheadError("INVALID_ARGUMENT", "No tap was offered for the head to read.", {});
+}
+
+function errorOf(share: number, examples: number): number {
+  return Math.sqrt(Math.max(0, share * (1 - share)) / examples);
+}
+
+/**
+ * @throws PolyheadError DATA_MALFORMED for fewer examples than can show that a share is above a floor
+ */
+export function requireEnough(examples: number, floor: number): void {
+  if (examples >= FEWEST_EXAMPLES || (floor <= 0 && examples >= 2)) return;
+  throw new PolyheadError(
+    "DATA_MALFORMED",
+    `Got ${examples} different examples; expected at least ${FEWEST_EXAMPLES}, because fewer cannot show that ${(100 * floor).toFixed(0)} % of a head survive. Add images, or use --floor 0 to see what comes out.`,
+    { got: examples, expected: FEWEST_EXAMPLES },
+  );
+}
+
+/** What the metadata of an adapter say of it. */
+export function descriptionOf(
+  report: AdaptReport,
+  provenance: Readonly<Record<string, unknown>> | undefined,
+): Pick<Metadata, "provenance" | "quality"> {
+  const { chosen, quality, judgedOn, examples, folds, seed, floor } = report;
+  return {
+    provenance: { by: "polyhead adapt", ...chosen, examples, folds, seed, ...provenance },
+    quality: {
+      measure: quality.nativeAccuracy ? "kept accuracy" : "agreement",
+      how: judgedOn === "cross-validation" ? `cross-validation with ${folds} folds, seed ${seed}` : judgedOn,
+      kept: quality.kept,
+      agreement: quality.agreement,
+      ...(quality.interval && { agreementInterval: [quality.interval.low, quality.interval.high] }),
+      ...(quality.accuracy && { accuracy: quality.accuracy.value }),
+      ...(quality.nativeAccuracy && { nativeAccuracy: quality.nativeAccuracy.value }),
+      floor,
+      examples,
+    },
+  };
+}
+
+/** The refusal of an adapter that keeps too little. */
+export function tooLow(report: AdaptReport): PolyheadError {
+  const { quality, floor, chosen } = report;
+  const percent = (share: number) => `${(100 * share).toFixed(1)} %`;
+  const truth =
+    quality.accuracy && quality.nativeAccuracy
+      ? ` (${percent(quality.accuracy.value)} right instead of ${percent(quality.nativeAccuracy.value)})`
+      : "";
+  return new PolyheadError(
+    "QUALITY_TOO_LOW",
+    `The best adapter (${chosen.rung} on ${JSON.stringify(chosen.tap)}) keeps ${percent(quality.kept)} of the head's quality${truth}; expected at least ${percent(floor)}. More images may help; else train a head on this backbone, or lower --floor.`,
+    { report },
+  );
+}
