@@ -8,34 +8,27 @@ import { toEvaluation } from "../onnx/evaluation.js";
 import { readMetadata } from "../onnx/metadata.js";
 import type { Model } from "../onnx/model.js";
 import { type AdaptedHead, adaptHead, type TapOffer } from "./adapt-head.js";
+import { adaptPlaceImages } from "./adapt-place-images.js";
 import { type Agreement, agreementOf, answersOf } from "./agreement.js";
 import { type Examples, examplesOf, type Pictures, picturesIn } from "./examples.js";
 import { runOn } from "./fold.js";
 import { type HeadReading, headFromVector, readingsOf } from "./head-reading.js";
-import type { AdaptReport } from "./judgement.js";
+import type { AdaptImagesReport } from "./judgement.js";
 import { type AdaptImagesOptions, type Offer, offeredFeatures, offersOf, ownFeatures } from "./sources.js";
-
-/** The report with what became of the images. */
-export interface AdaptImagesReport extends AdaptReport {
-  readonly images: number;
-  /** Images whose features were all in the cache. */
-  readonly cached: number;
-  /** Whether the images' classes are known. */
-  readonly labelled: boolean;
-  readonly notes: readonly string[];
-}
 
 /**
  * Adapts a head on images.
  * @throws PolyheadError HEAD_MISMATCH when `from` does not make what the head reads; NOT_FOUND when it is not given and
- *   the cache has nothing of it; MODEL_UNSUPPORTED for heads that read maps or several taps; and as `picturesIn`,
- *   `tapSource`, `preprocessingFor`, `computeFeatures` and `adaptHead` do
+ *   the cache has nothing of it; and as `picturesIn`, `tapSource`, `preprocessingFor`, `computeFeatures`, `adaptHead` and
+ *   `adaptPlaces` do
  */
 export async function adaptImages(
   options: AdaptImagesOptions,
 ): Promise<Omit<AdaptedHead, "report"> & { readonly report: AdaptImagesReport }> {
   const { head, data } = options;
-  const reading = vectorReading(head);
+  const readings = readingsOf(head);
+  const [reading] = readings;
+  if (reading?.vector === undefined || readings.length > 1) return adaptPlaceImages(options, readings);
   const { model: to, notes } = toEvaluation(options.to);
   const offers = await offersOf(to, options);
   const { pictures, fitted, judged } = await collect(reading, offers, options);
@@ -136,7 +129,7 @@ function vectorReading(head: Model): HeadReading {
   if (reading?.vector !== undefined && readings.length === 1) return reading;
   throw new PolyheadError(
     "MODEL_UNSUPPORTED",
-    `The head reads ${readings.map(({ tap, kind }) => `${JSON.stringify(tap.name)} as ${kind}`).join(", ")}; adapters are fitted for heads that read one vector, or the mean of one map. Train a head on the new backbone instead.`,
+    `The head reads ${readings.map(({ tap, kind }) => `${JSON.stringify(tap.name)} as ${kind}`).join(", ")}; as it is, only a head that reads one vector, or the mean of one map, is judged.`,
     { readings: readings.map(({ input, kind }) => ({ input, kind })) },
   );
 }

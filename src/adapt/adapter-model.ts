@@ -1,11 +1,20 @@
 /**
  * Adapters as ordinary ONNX models: taps of one backbone in, stand-ins for the taps of another out. A vector passes
  * through one linear layer; what a head takes the mean of anyway is pooled first and spread again; a map passes through
- * a 1x1 convolution, resized on whichever side of it is smaller. Any batch size, operator set 17, float32.
+ * a 1x1 convolution, resized on whichever side of it is smaller. Any batch size, float32.
  */
 import { PolyheadError } from "../base/errors.js";
 import { type Tap, withMetadata } from "../onnx/metadata.js";
-import { graph, type Model, model, type Node, node, valueInfo, type Weight } from "../onnx/model.js";
+import {
+  DEFAULT_OPSET,
+  graph,
+  type Model,
+  model,
+  type Node,
+  node,
+  valueInfo,
+  type Weight,
+} from "../onnx/model.js";
 import { weight } from "../onnx/weight.js";
 import type { Pooling } from "../teach/pooling.js";
 import { float32, int64 } from "../tensor/tensor.js";
@@ -15,7 +24,7 @@ import type { HeadReading } from "./head-reading.js";
 /** One output of an adapter: what it reads, what it stands in for, and the map between. */
 export interface AdapterPart {
   readonly source: Tap;
-  /** How the source becomes a vector, for heads that read one. */
+  /** How the source becomes a vector, for heads that read one, and where a map has its channels. */
   readonly pooling?: Pooling | undefined;
   readonly reading: HeadReading;
   readonly map: AffineMap;
@@ -23,11 +32,16 @@ export interface AdapterPart {
 
 /**
  * The adapter of one or several parts, with both ends in its metadata.
+ * @param opset version of the operator set; that of the head, so that the two can become one model
  * @throws PolyheadError MODEL_UNSUPPORTED for sizes that are not known and maps of another kind
  */
-export function adapterModel(parts: readonly AdapterPart[]): Model {
+export function adapterModel(parts: readonly AdapterPart[], opset = DEFAULT_OPSET): Model {
   const sources = [...new Map(parts.map(({ source }) => [source.name, source])).values()];
-  const build = new Builder(sources.map(({ name }) => name));
+  const written = Math.max(opset, LEAST_OPSET);
+  const build = new Builder(
+    sources.map(({ name }) => name),
+    written,
+  );
   const outputs = parts.map((part) => {
     const { reading, source, map } = part;
     const { tap } = reading;
@@ -42,11 +56,55 @@ export function adapterModel(parts: readonly AdapterPart[]): Model {
     outputs,
     weights: build.weights,
   });
-  return withMetadata(model(main), {
+  return withMetadata(model(main, written), {
     role: "adapter",
     taps: sources,
     produces: parts.map(({ reading }) => reading.tap),
   });
+}
+
+/** From here on the operators below are what they are written as. */
+const LEAST_OPSET = 13;
+/** From here on ReduceMean is told its axes by an input. */
+const AXES_AS_INPUT = 18;
+
+/**
+ * What an adapter does to a map before or after its convolution, alone: the source at the target's height and width.
+ * Linear interpolation and a 1x1 convolution may change places, so that maps are fitted at the target's size.
+ * @param pooling says where the source has its channels
+ */
+export function resizingModel(source: Tap, pooling: Pooling, target: Tap): Model {
+  const build = new Builder([source.name], DEFAULT_OPSET);
+  const [from, to] = [areaOf(source, pooling), areaOf(target)];
+  if (!from || !to) throw unsizedMap(source, target);
+  const name = build.named(
+    build.resized(build.channelsFirst(source.name, pooling), from, to),
+    `sized_${source.name}`,
+  );
+  const shape = [source.shape[0] ?? "batch", pooling.channels, to.height, to.width];
+  return model(
+    graph("resizing", {
+      nodes: build.nodes,
+      inputs: [valueInfo(source.name, "float32", source.shape)],
+      outputs: [valueInfo(name, "float32", shape)],
+      weights: build.weights,
+    }),
+  );
+}
+
+/** The mean of a value over axes, under any operator set. */
+export function meanOver(
+  value: string,
+  axes: readonly number[],
+  opset: number,
+  names: { readonly output: string; readonly axes: string },
+): { readonly node: Node; readonly weights: readonly Weight[] } {
+  if (opset < AXES_AS_INPUT)
+    return { node: node("ReduceMean", [value], [names.output], { axes, keepdims: 0 }), weights: [] };
+  return {
+    node: node("ReduceMean", [value, names.axes], [names.output], { keepdims: 0 }),
+    weights: [weight(names.axes, int64([axes.length], axes))],
+  };
 }
 
 /** Nodes of an adapter, one after the other. */
@@ -54,22 +112,28 @@ class Builder {
   readonly nodes: Node[] = [];
   readonly weights: Weight[] = [];
   readonly #taken: Set<string>;
+  readonly #opset: number;
 
-  constructor(taken: readonly string[]) {
+  constructor(taken: readonly string[], opset: number) {
     this.#taken = new Set(taken);
+    this.#opset = opset;
   }
 
   affine(part: AdapterPart, map: AffineMap): string {
     const { reading, source, pooling } = part;
     if (reading.kind === "vector" || reading.kind === "pooled") {
       const axes = pooling?.axes ?? [];
-      const vector =
-        axes.length > 0 ? this.apply("ReduceMean", [source.name], { axes, keepdims: 0 }) : source.name;
+      const vector = axes.length > 0 ? this.#mean(source.name, axes) : source.name;
       const made = this.#linear(vector, map);
       return reading.kind === "vector" ? made : this.#spread(made, reading);
     }
     if (reading.kind === "tokens") return this.#tokens(source.name, map);
-    return this.#map(source, reading.tap, map);
+    return this.#map(part, map);
+  }
+
+  /** A map with its channels in front of height and width. */
+  channelsFirst(value: string, pooling: Pooling | undefined): string {
+    return isChannelsLast(pooling) ? this.apply("Transpose", [value], { perm: [0, 3, 1, 2] }) : value;
   }
 
   /** The last value under the name that people see. */
@@ -108,18 +172,29 @@ class Builder {
     return this.apply("Expand", [column, this.#integers("sizes", sizes)]);
   }
 
-  #map(source: Tap, target: Tap, map: AffineMap): string {
-    const [from, to] = [source, target].map(areaOf);
+  #mean(value: string, axes: readonly number[]): string {
+    const names = { output: this.#free("mean"), axes: this.#free("axes") };
+    const made = meanOver(value, axes, this.#opset, names);
+    this.nodes.push(made.node);
+    this.weights.push(...made.weights);
+    return names.output;
+  }
+
+  #map({ source, pooling, reading }: AdapterPart, map: AffineMap): string {
+    const target = reading.tap;
+    const [from, to] = [areaOf(source, pooling), areaOf(target)];
     if (!from || !to) throw unsizedMap(source, target);
     const isSmaller = from.height * from.width < to.height * to.width;
-    const before = isSmaller ? source.name : this.#resized(source.name, from, to);
+    const given = this.channelsFirst(source.name, pooling);
+    const before = isSmaller ? given : this.resized(given, from, to);
     const { weights, bias } = map;
     const kernel = this.#weight("kernel", [weights.rows, weights.columns, 1, 1], weights.data);
     const made = this.apply("Conv", [before, kernel, this.#weight("bias", [bias.length], bias)]);
-    return isSmaller ? this.#resized(made, from, to) : made;
+    return isSmaller ? this.resized(made, from, to) : made;
   }
 
-  #resized(value: string, from: Area, to: Area): string {
+  /** A map at another height and width. */
+  resized(value: string, from: Area, to: Area): string {
     if (from.height === to.height && from.width === to.width) return value;
     const [down, across] = [from.height / to.height, from.width / to.width];
     if (Number.isInteger(down) && Number.isInteger(across)) {
@@ -156,12 +231,19 @@ class Builder {
   }
 }
 
-interface Area {
+/** Places of a map. */
+export interface Area {
   readonly height: number;
   readonly width: number;
 }
 
-function areaOf({ shape: [, , height, width] }: Tap): Area | undefined {
+function isChannelsLast(pooling: Pooling | undefined): boolean {
+  return pooling?.axes.length === 2 && pooling.axes[0] === 1;
+}
+
+/** Height and width of a map; undefined where they are open. */
+export function areaOf({ shape }: Pick<Tap, "shape">, pooling?: Pooling): Area | undefined {
+  const [height, width] = isChannelsLast(pooling) ? shape.slice(1, 3) : shape.slice(2);
   return typeof height === "number" && typeof width === "number" ? { height, width } : undefined;
 }
 

@@ -80,13 +80,18 @@ export function examplesOf(
     ),
     truth: truth && kept.map((at) => truth[at] ?? -1),
     cached,
-    notes: [
-      ...(problems.length > 0
-        ? [
-            `${problems.length} images were left out: ${problems.slice(0, 5).join(", ")}${problems.length > 5 ? ", and others" : ""}.`,
-          ]
-        : []),
-      ...(copies > 0 ? [`${copies} images are copies of others and were left out.`] : []),
-    ],
+    notes: [leftOutNote(problems), copiesNote(copies)].filter((note) => note !== ""),
   };
+}
+
+/** Says which images were left out and why; nothing where none was. */
+export function leftOutNote(problems: readonly string[]): string {
+  if (problems.length === 0) return "";
+  const others = problems.length > 5 ? ", and others" : "";
+  return `${problems.length} images were left out: ${problems.slice(0, 5).join(", ")}${others}.`;
+}
+
+/** Says how many images are copies; nothing where none is. */
+export function copiesNote(copies: number): string {
+  return copies === 0 ? "" : `${copies} images are copies of others and were left out.`;
 }

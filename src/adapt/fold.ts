@@ -6,13 +6,23 @@ import { PolyheadError } from "../base/errors.js";
 import { withGraph } from "../onnx/extract.js";
 import { GraphIndex } from "../onnx/graph.js";
 import { type Tap, withMetadata } from "../onnx/metadata.js";
-import { copyOf, floatAttribute, graph, intAttribute, type Model, node, valueInfo } from "../onnx/model.js";
+import {
+  copyOf,
+  floatAttribute,
+  graph,
+  intAttribute,
+  type Model,
+  node,
+  opsetVersion,
+  valueInfo,
+} from "../onnx/model.js";
 import type { OpenModel } from "../onnx/runner.js";
 import { compare } from "../onnx/verify.js";
 import { weight } from "../onnx/weight.js";
 import { dot, type Matrix, multiplyTransposed, row, transpose } from "../teach/linear-algebra.js";
 import type { Pooling } from "../teach/pooling.js";
 import { float32, type Tensor, toNumbers } from "../tensor/tensor.js";
+import { meanOver } from "./adapter-model.js";
 import { type AffineMap, applyAffine } from "./affine.js";
 import { constantTensor, type HeadReading, headFromVector } from "./head-reading.js";
 
@@ -52,8 +62,10 @@ export function foldAdapter(foldable: Foldable): Model | undefined {
   const [input, vector, matrix, offset] = [source.name, "vector", "folded_matrix", "folded_bias"].map(free);
   if (!input || !vector || !matrix || !offset) return undefined;
   const pooled = pooling.axes.length > 0;
+  const names = { output: vector, axes: free("pooled_axes") };
+  const mean = pooled ? meanOver(input, pooling.axes, opsetVersion(head) ?? 0, names) : undefined;
   const first = [
-    ...(pooled ? [node("ReduceMean", [input], [vector], { axes: pooling.axes, keepdims: 0 })] : []),
+    ...(mean ? [mean.node] : []),
     node("Gemm", [pooled ? vector : input, matrix, offset], [layer.output], { transB: 1 }),
   ];
   const kept = rest.graph.node.filter((each) => !layer.nodes.includes(each));
@@ -65,6 +77,7 @@ export function foldAdapter(foldable: Foldable): Model | undefined {
     weights: [
       weight(matrix, float32([weights.rows, weights.columns], weights.data)),
       weight(offset, float32([bias.length], bias)),
+      ...(mean?.weights ?? []),
       ...rest.graph.initializer.filter(({ name }) => read.has(name)),
     ],
   });

@@ -37,6 +37,16 @@ export interface AdaptReport {
   readonly folded: { readonly difference: number } | undefined;
 }
 
+/** The report with what became of the images. */
+export interface AdaptImagesReport extends AdaptReport {
+  readonly images: number;
+  /** Images whose features were all in the cache. */
+  readonly cached: number;
+  /** Whether the images' classes are known. */
+  readonly labelled: boolean;
+  readonly notes: readonly string[];
+}
+
 /** Fewer examples than these say nothing of a share. */
 const FEWEST_EXAMPLES = 30;
 

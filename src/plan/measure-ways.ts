@@ -9,6 +9,7 @@ import { examplesOf, type Pictures, picturesIn } from "../adapt/examples.js";
 import { runOn } from "../adapt/fold.js";
 import { headFromVector, readingsOf } from "../adapt/head-reading.js";
 import type { AdaptImagesOptions } from "../adapt/sources.js";
+import { asOneHead } from "../adapt/through-adapter.js";
 import { asPolyheadError, PolyheadError } from "../base/errors.js";
 import type { Engine } from "../engine/index.js";
 import { GraphIndex } from "../onnx/graph.js";
@@ -114,19 +115,16 @@ function adapted(options: MeasureOptions): WayToTry {
     way: "adapt",
     how: "the head through an adapter",
     make: async () => {
-      const { adapter, folded, report } = await adaptImages({
-        ...options,
-        floor: 0,
-        names: { head: files.head },
-      });
+      const made = await adaptImages({ ...options, floor: 0, names: { head: basename(files.head) } });
+      const { adapter, folded, report } = made;
       const from = files.from === undefined ? "" : ` --from ${files.from}`;
       const name = basename(files.head, ".onnx");
-      const out = `${name}-adapter.onnx`;
+      const out = `${name}-adapted.onnx`;
       return {
         ...qualityOf(report.quality),
-        files: folded ? new Map([[`${name}-folded.onnx`, folded]]) : new Map([[out, adapter]]),
+        files: new Map([[out, asOneHead(head, made)]]),
         candidate: folded ? { head: folded } : { head, adapter },
-        command: `polyhead adapt --head ${files.head}${from} --to ${files.backbone} --data ${files.data} --tap ${report.chosen.tap} -o ${out}${folded ? ` --folded ${name}-folded.onnx` : ""}`,
+        command: `polyhead adapt --head ${files.head}${from} --to ${files.backbone} --data ${files.data} --tap ${report.chosen.tap.split(" + ").join(",")} -o ${name}-adapter.onnx --folded ${out}`,
       };
     },
   };

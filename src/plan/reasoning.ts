@@ -4,6 +4,7 @@
  */
 
 import { readingsOf } from "../adapt/head-reading.js";
+import { canStandIn } from "../adapt/places.js";
 import { GraphIndex } from "../onnx/graph.js";
 import { type Identity, identify } from "../onnx/identity.js";
 import { readMetadata, type Tap } from "../onnx/metadata.js";
@@ -68,7 +69,7 @@ export async function reasonFromGraphs(backbone: Model, head: Model, own?: Model
     : undefined;
   const reasons = missing.map((tap) => differenceOf(tap, offers));
   if (own) reasons.push(...(await inCommon(backbone, own)));
-  const problem = adaptable(head);
+  const problem = adaptable(head, offers);
   if (problem !== undefined) return { way: "tune", reasons: [...reasons, problem], unknown: [], sameShape };
   return {
     way: "adapt",
@@ -125,11 +126,16 @@ async function inCommon(backbone: Model, own: Model): Promise<string[]> {
 }
 
 /** Why no adapter can be fitted for a head; undefined when one can. */
-function adaptable(head: Model): string | undefined {
-  const readings = readingsOf(head);
-  const [reading] = readings;
-  if (readings.length === 1 && reading?.vector !== undefined) return undefined;
-  return `The head reads ${readings.map(({ tap, kind }) => `${quoted(tap.name)} as ${kind}`).join(", ")}; adapters are fitted for heads that read one vector, or the mean of one map.`;
+function adaptable(head: Model, offers: readonly Offer[]): string | undefined {
+  for (const reading of readingsOf(head)) {
+    const found = offers.some(
+      ({ name, identity, shape }) =>
+        shape && canStandIn(reading, { tap: { name, dtype: "float32", shape, identity } }),
+    );
+    if (!found)
+      return `The head reads ${quoted(reading.tap.name)} as ${reading.kind}, and no tap of the backbone can be mapped to that: maps take maps of known height and width, tokens as many tokens.`;
+  }
+  return undefined;
 }
 
 /** Equal shapes of one row; open sizes fit any. */

@@ -224,20 +224,6 @@ describe("nothing is made", () => {
       code: "HEAD_MISMATCH",
     });
   });
-
-  it("for a head that reads a map place by place", async () => {
-    const tap = readMetadata(food).taps?.[0];
-    if (!tap) throw new Error("no tap");
-    const main = graph("map", {
-      nodes: [node("Relu", ["c2"], ["y"])],
-      inputs: [valueInfo("c2", "float32", tap.shape)],
-      outputs: [valueInfo("y", "float32", tap.shape)],
-      weights: [],
-    });
-    const head = withMetadata(model(main), { role: "head", taps: [tap] });
-    expect(readingsOf(head)[0]?.kind).toBe("map");
-    await expect(adapting(randomBackbone(8), { head })).rejects.toMatchObject({ code: "MODEL_UNSUPPORTED" });
-  });
 });
 
 interface HeadForm {

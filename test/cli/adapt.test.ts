@@ -1,10 +1,14 @@
-/** The verb adapt as a process, with its files and exit statuses. */
+/** The verbs adapt and plan as processes: what they print, what they write, what goes live, and exit statuses. */
 import { access, mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { gaussian, seededRandom } from "../../src/base/random.js";
 import { loadModel, saveModel } from "../../src/files/disk.js";
 import { readMetadata } from "../../src/onnx/metadata.js";
+import { graph, type Model, model, node, valueInfo } from "../../src/onnx/model.js";
+import { weight } from "../../src/onnx/weight.js";
+import { float32 } from "../../src/tensor/tensor.js";
 import { foodFolder, randomBackbone } from "../teach/photos.js";
 import { polyhead } from "./command.js";
 
@@ -98,3 +102,111 @@ describe("polyhead adapt", () => {
     expect((await polyhead(...given("e.onnx"), ...change)).status).toBe(status);
   });
 });
+
+describe("polyhead plan", () => {
+  it("prints way, reasons, nothing measured and the line that does it for a head that fits", async () => {
+    const run = await polyhead("plan", "--backbone", at("old.onnx"), "--head", at("head.onnx"), "--json");
+    expect(run).toMatchObject({ status: 0, stderr: "" });
+    expect(JSON.parse(run.stdout)).toEqual({
+      way: "swap",
+      reasons: [expect.stringContaining("it fits")],
+      measured: [],
+      skipped: [],
+      command: `polyhead heads add ${at("head.onnx")} --route head`,
+      written: [],
+    });
+  });
+
+  it("measures, recommends, and with --apply writes what it recommends", async () => {
+    const run = await polyhead(
+      ...["plan", "--backbone", at("new.onnx"), "--head", at("head.onnx"), "--from", at("old.onnx")],
+      ...["--data", at("food"), "--cache", at("cache"), "--apply", at("made"), "--json"],
+    );
+    expect(run).toMatchObject({ status: 0, stderr: "" });
+    const plan = JSON.parse(run.stdout);
+    expect(plan.measured).toHaveLength(3);
+    expect(plan.measured[1]).toMatchObject({
+      way: "adapt",
+      measure: "accuracy",
+      quality: { value: expect.any(Number), low: expect.any(Number), high: expect.any(Number) },
+      milliseconds: { alone: expect.any(Number) },
+      bytes: expect.any(Number),
+      seconds: expect.any(Number),
+      others: expect.any(String),
+      command: expect.stringContaining("polyhead adapt"),
+    });
+    const chosen = plan.measured.find((each: { way: string }) => each.way === plan.way);
+    expect(plan.command).toBe(chosen.command);
+    expect(plan.written).toHaveLength(1);
+    const fits = await polyhead("plan", "--backbone", at("new.onnx"), "--head", plan.written[0], "--json");
+    expect(JSON.parse(fits.stdout).way).toBe("swap");
+    expect(readMetadata(await loadModel(plan.written[0])).labels).toEqual([
+      "fruits",
+      "leafy vegetables",
+      "pulses",
+    ]);
+  });
+
+  it.each([
+    ["no such head", ["--head", "nowhere.onnx"], 66],
+    ["a floor that is no share", ["--floor", "-1"], 64],
+    ["no time", ["--seconds", "0"], 64],
+  ])("ends with its own status for %s", async (_, change, status) => {
+    const given = ["plan", "--backbone", at("new.onnx"), "--head", at("head.onnx"), ...change];
+    expect((await polyhead(...given)).status).toBe(status);
+  });
+
+  it("brings a head of 512 features, which is refused as it is, to a backbone of 1280, live in a store", async () => {
+    await saveModel(at("512.onnx"), vectorBackbone(512));
+    await saveModel(at("1280.onnx"), vectorBackbone(1280));
+    const cache = ["--cache", at("cache")];
+    const taught = await polyhead(
+      ...["teach", "--backbone", at("512.onnx"), "--data", at("food"), "-o", at("narrow.onnx")],
+      ...["--method", "ridge", ...cache],
+    );
+    expect(taught.status).toBe(0);
+    const store = ["--store", at("store")];
+    expect((await polyhead("heads", "add", at("1280.onnx"), ...store)).status).toBe(0);
+    const refused = await polyhead("heads", "add", at("narrow.onnx"), "--route", "food", ...store, "--json");
+    expect(refused.status).toBe(65);
+    expect(JSON.parse(refused.stdout).error).toMatchObject({ code: "HEAD_MISMATCH" });
+
+    const run = await polyhead(
+      ...["plan", "--backbone", at("1280.onnx"), "--head", at("narrow.onnx"), "--from", at("512.onnx")],
+      ...["--data", at("food"), ...cache, "--apply", at("live"), "--route", "food", ...store, "--json"],
+    );
+    expect(run).toMatchObject({ status: 0, stderr: "" });
+    const { way, live, measured } = JSON.parse(run.stdout);
+    expect(way).toBe("adapt");
+    expect(measured.find((each: { way: string }) => each.way === "adapt").quality.value).toBeGreaterThan(0.5);
+    expect(live).toEqual({ route: "food", revision: expect.stringMatching(/^[0-9a-f]{64}$/) });
+    const listed = await polyhead("heads", "ls", ...store, "--json");
+    expect(JSON.parse(listed.stdout).routes).toMatchObject([
+      { name: "food", task: "classification", revisions: [{ revision: live.revision }] },
+    ]);
+  });
+});
+
+/** Vectors of that many features, all of them mixtures of the sixteen that the backbone's first layer has on average. */
+function vectorBackbone(width: number): Model {
+  const random = seededRandom(width);
+  const mixture = Float32Array.from({ length: 16 * width }, () => gaussian(random));
+  const [first, relu] = randomBackbone().graph.node;
+  const { graph: own, ...rest } = randomBackbone();
+  if (!first || !relu) throw new Error("no layers");
+  const main = graph("vectors", {
+    nodes: [
+      ...[first, relu],
+      node("GlobalAveragePool", ["c1"], ["mean"]),
+      node("Flatten", ["mean"], ["flat"]),
+      node("MatMul", ["flat", "mixture"], ["vector"]),
+    ],
+    inputs: own.input,
+    outputs: [valueInfo("vector", "float32", [1, width])],
+    weights: [
+      ...own.initializer.filter(({ name }) => name === "w1"),
+      weight("mixture", float32([16, width], mixture)),
+    ],
+  });
+  return Object.assign(model(main), { metadataProps: rest.metadataProps });
+}

@@ -2,9 +2,11 @@
 import { availableParallelism } from "node:os";
 import { basename } from "node:path";
 import { type Command, InvalidArgumentError, Option } from "commander";
-import { type AdaptImagesReport, adaptImages } from "../../adapt/adapt-images.js";
+import { adaptImages } from "../../adapt/adapt-images.js";
 import type { Share } from "../../adapt/agreement.js";
+import type { AdaptImagesReport } from "../../adapt/judgement.js";
 import { RUNGS, type RungName } from "../../adapt/ladder.js";
+import { asOneHead } from "../../adapt/through-adapter.js";
 import { loadModel, saveModel } from "../../files/disk.js";
 import { OrtWorker } from "../../runtime/node/ort-worker.js";
 import { openModelOn } from "../../runtime/open-model.js";
@@ -51,7 +53,10 @@ export function addAdapt(program: Command): void {
     .requiredOption("--data <folder>", "images; no classes are needed")
     .option("--test <folder>", "other images to judge on; cross-validation without them")
     .requiredOption("-o, --out <file>", "ONNX file for the adapter")
-    .option("--folded <file>", "ONNX file for the head with the adapter folded in, where that can be")
+    .option(
+      "--folded <file>",
+      "ONNX file for the head with the adapter in it, folded into its first layer where that can be",
+    )
     .option(
       "--from-preprocess <recipe>",
       "how images become the old backbone's input, where it does not say it",
@@ -89,9 +94,8 @@ async function perform(options: Options): Promise<Outcome> {
       onTap: progressBar("fitting"),
     });
     await saveModel(out, adapted.adapter);
-    const foldedPath = adapted.folded ? folded : undefined;
-    if (adapted.folded && foldedPath !== undefined) await saveModel(foldedPath, adapted.folded);
-    const paths = { path: out, ...(foldedPath !== undefined && { foldedPath }) };
+    if (folded !== undefined) await saveModel(folded, asOneHead(headModel, adapted));
+    const paths = { path: out, ...(folded !== undefined && { foldedPath: folded }) };
     return { data: { ...paths, ...adapted.report }, text: describe(options, adapted.report) };
   } finally {
     await runtime.close();
@@ -129,7 +133,7 @@ function describe({ out, folded }: Options, report: AdaptImagesReport): string[]
     out,
     report.folded
       ? `adapter and head are also one head, at no further cost, ${report.folded.difference.toExponential(1)} apart${folded === undefined ? "; write it with --folded" : `: ${folded}`}`
-      : "the head does not begin with a linear layer, so that the adapter stays a layer of its own",
+      : `the head does not begin with a linear layer on one vector, so that the adapter stays a layer of its own${folded === undefined ? "" : `, in front of the head: ${folded}`}`,
   ];
 }
 

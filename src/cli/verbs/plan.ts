@@ -2,6 +2,7 @@
 import { availableParallelism } from "node:os";
 import { basename, join } from "node:path";
 import { type Command, InvalidArgumentError } from "commander";
+import { PolyheadError } from "../../base/errors.js";
 import { Engine } from "../../engine/index.js";
 import { loadModel, saveModel } from "../../files/disk.js";
 import { toEvaluation } from "../../onnx/evaluation.js";
@@ -18,11 +19,12 @@ import { OrtWorker } from "../../runtime/node/ort-worker.js";
 import { openModelOn } from "../../runtime/open-model.js";
 import { Runtime } from "../../runtime/runtime.js";
 import { defaultCacheFolder } from "../../teach/feature-cache.js";
+import { type ControlOptions, openControl, withControlOptions } from "../control/open-control.js";
 import { table } from "../format.js";
 import { type Outcome, performs } from "../outcome.js";
 import { progressBar } from "../progress.js";
 
-interface Options {
+interface Options extends ControlOptions {
   readonly backbone: string;
   readonly head: string;
   readonly from?: string;
@@ -35,6 +37,7 @@ interface Options {
   readonly floor: number;
   readonly seconds: number;
   readonly apply?: string;
+  readonly route?: string;
 }
 
 /** The models that a plan is about, and what their graphs say. */
@@ -66,11 +69,21 @@ export function addPlan(program: Command): void {
     .option("--cache <folder>", "folder for computed features, or none", defaultCacheFolder())
     .option("--floor <share>", "agreement that is enough where classes are not known", share, 0.9)
     .option("--seconds <number>", "no further way is begun after so long", seconds, 300)
-    .option("--apply <folder>", "write what the recommended way made into this folder");
-  performs(command, perform);
+    .option("--apply <folder>", "write what the recommended way made into this folder")
+    .option("--route <name>", "with --apply, let it answer for this route of the server or store");
+  performs(withControlOptions(command, true), perform);
 }
 
 async function perform(options: Options): Promise<Outcome> {
+  if (options.route !== undefined && options.apply === undefined) {
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      "--route goes with --apply, which names a folder for the head.",
+      {
+        route: options.route,
+      },
+    );
+  }
   const { model: backbone } = toEvaluation(await loadModel(options.backbone));
   const head = await loadModel(options.head);
   const from = options.from === undefined ? undefined : await loadModel(options.from);
@@ -85,9 +98,21 @@ async function perform(options: Options): Promise<Outcome> {
   const reasons = [...finding.reasons, ...(measurements ? reasonsOf(measurements, best) : finding.unknown)];
   const written =
     options.apply === undefined ? [] : await write(options.apply, options.head, head, fits, best);
+  const live =
+    options.route === undefined || written.length === 0
+      ? undefined
+      : await goLive(options, options.route, written[0] ?? "");
   const measured = measurements?.ways.map(({ files, ...rest }) => rest) ?? [];
   return {
-    data: { way, reasons, measured, skipped: measurements?.skipped ?? [], command, written },
+    data: {
+      way,
+      reasons,
+      measured,
+      skipped: measurements?.skipped ?? [],
+      command,
+      written,
+      ...(live && { live }),
+    },
     text: [
       `${way}${best ? `: ${best.how}` : ""}`,
       ...reasons.map((reason) => `  ${reason}`),
@@ -96,6 +121,7 @@ async function perform(options: Options): Promise<Outcome> {
       "",
       command,
       ...written.map((path) => `written: ${path}`),
+      ...(live ? [`answers for ${live.route}: ${live.revision}`] : []),
     ],
   };
 }
@@ -159,6 +185,15 @@ async function write(
     paths.push(path);
   }
   return paths;
+}
+
+/** Adds what was made, and points the route to it. */
+async function goLive(options: Options, route: string, path: string) {
+  const control = await openControl(options, "change");
+  const isNew = !(await control.routes()).some(({ name }) => name === route);
+  const revision = await control.add(await loadModel(path), basename(path), route);
+  if (!isNew) await control.switch({ [route]: revision });
+  return { route, revision };
 }
 
 function tableOf(ways: readonly MadeWay[]): string[] {
