@@ -8,6 +8,7 @@ import type { Identity } from "../onnx/identity.js";
 import type { Metadata } from "../onnx/metadata.js";
 import type { Model } from "../onnx/model.js";
 import { revisionOf } from "../onnx/revision.js";
+import type { SessionOptions } from "../runtime/backend.js";
 import type { Runtime } from "../runtime/runtime.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { FeatureCache } from "./feature-cache.js";
@@ -24,6 +25,11 @@ export interface EngineOptions extends SchedulerOptions {
   readonly cacheBytes?: number;
   /** Threads inside the operators of backbones; heads take one. 1 by default. */
   readonly threads?: number;
+  /**
+   * Whether these threads keep the processor while they wait for work. An engine that is alone with its caller
+   * answers sooner then; one that shares the processor, with what reads requests for example, later. False by default.
+   */
+  readonly spinning?: boolean;
   /**
    * Shares of the rows that routes get while requests wait, by route; 1 for those that are not named. Routes that
    * are not there yet may be named.
@@ -127,7 +133,7 @@ export class Engine {
   readonly #cache: FeatureCache;
   readonly #sightings = new Sightings();
   readonly #scheduler: Scheduler;
-  readonly #threads: number;
+  readonly #heavy: SessionOptions;
   readonly #weights: ReadonlyMap<string, number>;
   readonly #history = new Map<string, RouteTarget[]>();
   #current: Generation;
@@ -141,14 +147,14 @@ export class Engine {
     this.#runtime = runtime;
     this.#cache = new FeatureCache(options.cacheBytes ?? 2 ** 28);
     this.#scheduler = new Scheduler(runtime, this.#cache, options);
-    this.#threads = options.threads ?? 1;
+    this.#heavy = { threads: options.threads ?? 1, spinning: options.spinning ?? false };
     this.#weights = weightsOf(options.weights ?? {});
     this.#current = { number: 0, plan, members: new Map(), routes: new Map() };
   }
 
   /** An engine over a runtime, which it closes when it is closed. */
   static async open(runtime: Runtime, options: EngineOptions = {}): Promise<Engine> {
-    return new Engine(runtime, await Plan.build([], runtime, 1), options);
+    return new Engine(runtime, await Plan.build([], runtime, {}), options);
   }
 
   /** The number of the current generation. */
@@ -483,7 +489,7 @@ export class Engine {
       [...members].every(([key, each]) => before.members.get(key) === each);
     const plan = same
       ? before.plan.hold()
-      : await Plan.build([...members.values()], this.#runtime, this.#threads, before.plan);
+      : await Plan.build([...members.values()], this.#runtime, this.#heavy, before.plan);
     this.#current = { number: before.number + 1, plan, members, routes };
     await before.plan.drop();
     return this.#current.number;

@@ -63,12 +63,13 @@ export class Plan {
 
   /**
    * Makes and tries out the sessions; those that a living plan has already are shared with it.
+   * @param heavy for segments whose work is worth several threads; the others take one
    * @throws PolyheadError LOAD_FAILED, MODEL_UNSUPPORTED; then nothing of it remains
    */
   static async build(
     members: readonly Member[],
     runtime: Runtime,
-    threads: number,
+    heavy: SessionOptions,
     previous?: Plan,
   ): Promise<Plan> {
     const sources = [...new Set(members.flatMap((each) => [...each.providers, each]))];
@@ -87,7 +88,7 @@ export class Plan {
       for (const segment of segments) {
         const byRow = segment.nodes.some(({ key }) => single.has(key));
         const key = keyOf(segment, byRow);
-        const recipe = known.get(key) ?? recipeFor(segment, key, sources, threads);
+        const recipe = known.get(key) ?? recipeFor(segment, key, sources, heavy);
         const isNew = !runtime.has(recipe.sessionKey);
         const session = await runtime.acquire(recipe.sessionKey, recipe.model, recipe.options);
         const kept = [...recipe.weights].map(
@@ -195,14 +196,14 @@ async function release({ session, kept }: PlannedSegment): Promise<void> {
   await Promise.all([session, ...kept.map(([, tensor]) => tensor)].map((each) => each.release()));
 }
 
-function recipeFor(segment: Segment, key: string, sources: readonly Member[], threads: number): Recipe {
+function recipeFor(segment: Segment, key: string, sources: readonly Member[], heavy: SessionOptions): Recipe {
   const whole = segmentModel(segment, sources);
   const template = templateOf(whole);
   if (!template) {
     return {
       sessionKey: key,
       model: () => modelBytes(whole),
-      options: { threads: isHeavy(segment) ? threads : 1 },
+      options: isHeavy(segment) ? heavy : { threads: 1 },
       weights: new Map(),
       nameOf: (identity) => identity,
     };

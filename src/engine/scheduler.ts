@@ -1,14 +1,15 @@
 /**
  * The queue between requests and workers. A free worker is given the request that is due next, together with all
  * waiting ones that can share its batch; nobody waits while a worker is idle. Which is due next is decided by fair
- * queueing: every route gets its share of the rows, however many requests another one sends. A batch is no larger
- * than what has lately been computed in a bounded time, and the queue no longer than what is soon answered.
+ * queueing: every route gets its share of the rows, however many requests another one sends. A batch is as
+ * large as is cheapest for each row within a bounded time, and the queue no longer than what is soon answered.
  */
 import { asPolyheadError, PolyheadError } from "../base/errors.js";
 import type { Identity } from "../onnx/identity.js";
 import type { Runtime } from "../runtime/runtime.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { Batch, batchKey, type Part, type PartResult } from "./batch.js";
+import { BatchSizes } from "./batch-sizes.js";
 import type { FeatureCache } from "./feature-cache.js";
 import type { Plan } from "./plan.js";
 
@@ -81,8 +82,9 @@ export class Scheduler {
   #time = 0;
   #running = 0;
   #batches = 0;
-  /** Milliseconds that a row has lately taken, by what the batch reads, and over all. */
-  readonly #paces = new Map<string, number>();
+  /** By what a batch reads. */
+  readonly #sizes = new Map<string, BatchSizes>();
+  /** Milliseconds that a row has lately taken. */
   #pace: number | undefined;
 
   constructor(runtime: Runtime, cache: FeatureCache, options: SchedulerOptions = {}) {
@@ -193,21 +195,11 @@ export class Scheduler {
     const { plan } = first.work;
     const head = this.#partOf(first.work);
     const key = batchKey(head);
-    const entries = [first];
-    const parts = [head];
-    let room = this.#roomFor(key) - (head.rows ?? 0);
-    if (key !== undefined && room > 0) {
-      for (const entry of [...this.#queue]) {
-        if (entry.work.plan !== plan || (entry.work.rows ?? Number.POSITIVE_INFINITY) > room) continue;
-        const part = this.#partOf(entry.work);
-        if (batchKey(part) !== key) continue;
-        this.#queue.splice(this.#queue.indexOf(entry), 1);
-        entries.push(entry);
-        parts.push(part);
-        room -= part.rows ?? 0;
-        if (room <= 0) break;
-      }
-    }
+    const sizes = key === undefined ? undefined : this.#sizesOf(key);
+    const isBusy = this.isBusy;
+    const others = sizes ? this.#takeOthers(first, head, sizes) : [];
+    const entries = [first, ...others.map(({ entry }) => entry)];
+    const parts = [head, ...others.map(({ part }) => part)];
     try {
       requireRows(plan, head, first.work);
       const batch = new Batch(plan, parts);
@@ -218,7 +210,8 @@ export class Scheduler {
       const result = isIdle ? NOTHING : await this.#runtime.run(program, values, undefined, taken);
       const running = performance.now() - start;
       const number = isIdle ? 0 : ++this.#batches;
-      if (!isIdle) this.#learn(key, running / batch.rows);
+      if (!isIdle) this.#learn(running / batch.rows);
+      if (!isIdle && isBusy) sizes?.learn(batch.rows, running);
       for (const [at, partResult] of batch.split(result).entries()) {
         const [entry, part] = [entries[at], parts[at]];
         if (!entry || !part) continue;
@@ -238,6 +231,26 @@ export class Scheduler {
     }
     this.#running--;
     this.#dispatch();
+  }
+
+  /** Those that wait and can share the batch of `first`. Rows for equal inputs are computed once, and count once. */
+  #takeOthers({ work: { plan } }: Entry, head: Part, sizes: BatchSizes): { entry: Entry; part: Part }[] {
+    const taken: { entry: Entry; part: Part }[] = [];
+    const key = batchKey(head);
+    const digests = new Set([head.digest]);
+    const rowsOf = ({ digest, rows = Number.POSITIVE_INFINITY }: Work | Part) =>
+      digest !== undefined && digests.has(digest) ? 0 : rows;
+    let room = Math.max(0, sizes.next(this.#batchRows, this.#batchMilliseconds) - (head.rows ?? 0));
+    for (const entry of [...this.#queue]) {
+      if (entry.work.plan !== plan || rowsOf(entry.work) > room) continue;
+      const part = this.#partOf(entry.work);
+      if (batchKey(part) !== key) continue;
+      this.#queue.splice(this.#queue.indexOf(entry), 1);
+      taken.push({ entry, part });
+      room -= rowsOf(part);
+      digests.add(part.digest);
+    }
+    return taken;
   }
 
   /** What the request needs now; features that came into the cache while it waited are not computed again. */
@@ -264,29 +277,25 @@ export class Scheduler {
     }
   }
 
-  #roomFor(key: string | undefined): number {
-    const pace = key === undefined ? undefined : this.#paces.get(key);
-    if (pace === undefined) return 1; // the first one is a measurement
-    return Math.max(1, Math.min(this.#batchRows, Math.floor(this.#batchMilliseconds / pace)));
+  /** What is known of batches of a kind; the kinds that were longest not asked for are forgotten. */
+  #sizesOf(key: string): BatchSizes {
+    const sizes = this.#sizes.get(key) ?? new BatchSizes();
+    this.#sizes.delete(key);
+    this.#sizes.set(key, sizes);
+    for (const oldest of this.#sizes.keys()) {
+      if (this.#sizes.size <= MAX_KINDS) break;
+      this.#sizes.delete(oldest);
+    }
+    return sizes;
   }
 
-  #learn(key: string | undefined, milliseconds: number): void {
-    const blend = (before: number | undefined) =>
-      before === undefined ? milliseconds : before + NEWEST * (milliseconds - before);
-    this.#pace = blend(this.#pace);
-    if (key === undefined) return;
-    const pace = blend(this.#paces.get(key));
-    this.#paces.delete(key);
-    this.#paces.set(key, pace);
-    for (const oldest of this.#paces.keys()) {
-      if (this.#paces.size <= MAX_PACES) break;
-      this.#paces.delete(oldest);
-    }
+  #learn(milliseconds: number): void {
+    this.#pace = this.#pace === undefined ? milliseconds : this.#pace + NEWEST * (milliseconds - this.#pace);
   }
 }
 
-/** Kinds of batches whose pace is remembered. */
-const MAX_PACES = 256;
+/** Kinds of batches that are remembered. */
+const MAX_KINDS = 256;
 
 const NOTHING = {
   values: new Map<string, Tensor>(),
