@@ -11,7 +11,7 @@ import { once } from "node:events";
  */
 export async function runMeasurable(script, args) {
   const child = spawn(process.execPath, ["--expose-gc", script.pathname, ...args], {
-    env: { ...process.env, MALLOC_MMAP_THRESHOLD_: "65536" },
+    env: { ...process.env, MALLOC_MMAP_THRESHOLD_: "131072" },
     stdio: ["ignore", "pipe", "inherit"],
   });
   let output = "";

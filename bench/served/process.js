@@ -31,7 +31,7 @@ export async function startServer({ store, flags = [], crashFile }) {
   const child = spawn(process.execPath, [COMMAND, "serve", "--store", store, ...words], {
     env: {
       ...process.env,
-      MALLOC_MMAP_THRESHOLD_: "65536",
+      MALLOC_MMAP_THRESHOLD_: "131072",
       ...(crashFile !== undefined && { NODE_OPTIONS: `--require ${MORTAL}`, CRASH_FILE: crashFile }),
     },
     stdio: ["ignore", "pipe", "pipe"],

@@ -56,7 +56,7 @@ export class BenchServer {
         ...["--log-level", "warn", ...flags],
       ],
       // What the command sets for itself with a second start, in which nothing could be observed.
-      { env: { MALLOC_MMAP_THRESHOLD_: process.env.MALLOC_MMAP_THRESHOLD_ ?? "65536" }, output: "pipe" },
+      { env: { MALLOC_MMAP_THRESHOLD_: process.env.MALLOC_MMAP_THRESHOLD_ ?? "131072" }, output: "pipe" },
     );
     return new BenchServer(child, folder, JSON.parse(await child.line()));
   }

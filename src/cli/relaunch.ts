@@ -8,7 +8,7 @@ import { spawn } from "node:child_process";
 import { constants } from "node:os";
 
 /** glibc gives blocks from this many bytes on back as soon as they are freed. */
-const THRESHOLD = { MALLOC_MMAP_THRESHOLD_: "65536" } as const;
+const THRESHOLD = { MALLOC_MMAP_THRESHOLD_: "131072" } as const;
 /** `0` for no second start: set by people who do not want one, and for the second start itself. */
 const SWITCH = "POLYHEAD_RELAUNCH";
 /** What others send to a process to end it or to tell it something. */

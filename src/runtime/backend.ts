@@ -11,6 +11,8 @@ import type { Tensor } from "../tensor/tensor.js";
 export interface SessionOptions {
   /** Threads inside one operator; 1 by default. */
   readonly threads?: number;
+  /** Whether threads that wait for work keep the processor rather than sleep; false by default. */
+  readonly spinning?: boolean;
   /** `all` by default; `off` computes node by node as the file says. */
   readonly optimisation?: Optimisation;
 }

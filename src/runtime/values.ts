@@ -3,6 +3,7 @@
  * what depends on a failed value fails for the same reason.
  */
 import { PolyheadError } from "../base/errors.js";
+import { keepMemory, keptMemory } from "../base/memory.js";
 import { stackRows, takeRows } from "../tensor/rows.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { Given, RunResult } from "./backend.js";
@@ -11,6 +12,7 @@ import type { Given, RunResult } from "./backend.js";
 export class Values {
   readonly #values: Map<string, Given>;
   readonly #failures = new Map<string, PolyheadError>();
+  readonly #stacks: Tensor[] = [];
 
   constructor(given: ReadonlyMap<string, Given>) {
     this.#values = new Map(given);
@@ -30,8 +32,19 @@ export class Values {
         value: name,
       });
     if (!isStack(value)) return rows ? takeRows(value, rows) : value;
-    this.#values.set(name, stackRows(value));
+    const stack = stackRows(value, keptMemory);
+    this.#values.set(name, stack);
+    if (value.length > 1) this.#stacks.push(stack);
     return this.get(name, rows);
+  }
+
+  /** Ends the run: memory that only it has used is kept for the next one. */
+  end(results: ReadonlyMap<string, Tensor>): void {
+    const buffers = new Set([...results.values()].map((each) => bufferOf(each)));
+    for (const stack of this.#stacks) {
+      const buffer = bufferOf(stack);
+      if (buffer instanceof ArrayBuffer && !buffers.has(buffer)) keepMemory(buffer);
+    }
   }
 
   /** A value that a step has made. */
@@ -54,6 +67,10 @@ export class Values {
     const made = names.filter((name) => !failures.has(name));
     return { values: new Map(made.map((name) => [name, this.get(name)])), failures };
   }
+}
+
+function bufferOf({ data }: Tensor): ArrayBufferLike | undefined {
+  return ArrayBuffer.isView(data) ? data.buffer : undefined;
 }
 
 function isStack(value: Given): value is readonly Tensor[] {

@@ -44,9 +44,13 @@ export function takeRows(batch: Tensor, rows: readonly number[]): Tensor {
 
 /**
  * Tensors joined along the first dimension.
+ * @param memory of at least so many bytes to write them to, if there is any
  * @throws PolyheadError INPUT_MISMATCH when dtypes or the other dimensions differ
  */
-export function stackRows(parts: readonly Tensor[]): Tensor {
+export function stackRows(
+  parts: readonly Tensor[],
+  memory: (bytes: number) => ArrayBuffer | undefined = () => undefined,
+): Tensor {
   const [first] = parts;
   if (!first) throw new PolyheadError("INPUT_MISMATCH", "No rows to stack; expected at least one.", {});
   if (parts.length === 1) return first;
@@ -63,9 +67,10 @@ export function stackRows(parts: readonly Tensor[]): Tensor {
   const shape = [parts.reduce((sum, part) => sum + (part.shape[0] ?? 0), 0), ...rest];
   if (!ArrayBuffer.isView(first.data))
     return { dtype: first.dtype, shape, data: parts.flatMap(({ data }) => [...(data as readonly string[])]) };
-  const data = new DTYPES[first.dtype].array(
-    parts.reduce((sum, part) => sum + part.data.length, 0),
-  ) as NumericArray;
+  const Kind = DTYPES[first.dtype].array;
+  const length = parts.reduce((sum, part) => sum + part.data.length, 0);
+  const room = memory(length * Kind.BYTES_PER_ELEMENT);
+  const data = (room ? new Kind(room, 0, length) : new Kind(length)) as NumericArray;
   let at = 0;
   for (const part of parts) {
     data.set(part.data as never, at);

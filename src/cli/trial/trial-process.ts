@@ -27,7 +27,7 @@ async function answer({ id, task, allowance }: TrialRequest): Promise<void> {
   const watch = watchOver(id, allowance);
   try {
     const result = await perform(task);
-    send({ id, ...(result && { result }) });
+    send({ id, result, taken: [] });
   } catch (thrown) {
     send(failure(id, thrown));
   } finally {
@@ -77,7 +77,7 @@ function watchOver(id: number, { seconds, bytes }: Allowance): NodeJS.Timeout {
 function failure(id: number, thrown: unknown): TrialResponse {
   const error =
     thrown instanceof PolyheadError ? thrown : new PolyheadError("INTERNAL", `The trial failed: ${thrown}`);
-  return { id, error: plain(error) };
+  return { id, error: plain(error), taken: [] };
 }
 
 function send(response: TrialResponse, done: () => void = () => {}): void {

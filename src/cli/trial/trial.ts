@@ -87,7 +87,7 @@ class Trial {
       run: (inputs) => {
         const { flops } = runDemand(model, new Map([...inputs].map(([name, { shape }]) => [name, shape])));
         return runModel(model, session, inputs, async (program, values) => {
-          const task = { kind: "run", program, values } as const;
+          const task = { kind: "run", program, values, taken: [] } as const;
           const result = await this.#ask(task, size + ALLOWED.secondsPerFlop * flops);
           if (!result) throw new PolyheadError("INTERNAL", "A trial answered a run without a result.", {});
           return { ...result, failures: new Map(result.failures.map(([name, e]) => [name, revived(e)])) };

@@ -151,7 +151,7 @@ function checkMemory(): Finding {
 function checkAllocator(): Finding {
   const check = "allocator";
   if (!keepsFreedMemory()) return { check, state: "ok", found: "gives memory back" };
-  const advice = "start a program that opens engines with MALLOC_MMAP_THRESHOLD_=65536";
+  const advice = "start a program that opens engines with MALLOC_MMAP_THRESHOLD_=131072";
   return isRelaunchOff()
     ? {
         check,

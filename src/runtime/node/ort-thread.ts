@@ -17,8 +17,6 @@ const LEVELS = { off: "disabled", basic: "basic", all: "all" } as const satisfie
   Optimisation,
   string
 >;
-/** Threads that wait for work sleep, for others use the processor too: what reads requests, and other workers. */
-const PATIENT = { session: { intra_op: { allow_spinning: "0" } } };
 const sessions = new Map<number, InferenceSession>();
 const tensors = new Map<number, OrtTensor>();
 
@@ -28,7 +26,7 @@ async function create(number: number, model: Uint8Array | string, options: Sessi
       executionProviders: ["cpu"],
       intraOpNumThreads: options.threads ?? 1,
       interOpNumThreads: 1,
-      extra: PATIENT,
+      extra: { session: { intra_op: { allow_spinning: options.spinning ? "1" : "0" } } },
       graphOptimizationLevel: LEVELS[options.optimisation ?? "all"],
       logSeverityLevel: 3,
     };
@@ -57,6 +55,7 @@ async function run(program: Program, given: ReadonlyMap<string, Given>): Promise
   }
   for (const [number, name] of program.reads ?? []) values.set(name, copyOf(keptTensor(number)));
   const { values: made, failures } = values.select(program.results);
+  values.end(made);
   return { values: made, failures: [...failures].map(([name, error]) => [name, plain(error)]), stepTimes };
 }
 
@@ -178,12 +177,15 @@ const port = parentPort;
 let last: Promise<void> = Promise.resolve();
 port?.on("message", ({ id, task }: Request) => {
   last = last.then(async () => {
+    const taken = task.kind === "run" ? task.taken : [];
     try {
       const result = await answer(task);
-      port.postMessage({ id, ...(result && { result }) } satisfies Response, buffersOf(result));
+      const made = buffersOf(result);
+      const free = taken.filter((each) => !made.includes(each));
+      port.postMessage({ id, result, taken: free } satisfies Response, [...made, ...free]);
     } catch (thrown) {
       const error = plain(asPolyheadError(thrown, "RUN_FAILED", "The worker failed"));
-      port.postMessage({ id, error } satisfies Response);
+      port.postMessage({ id, error, taken } satisfies Response, taken);
     }
     if (task.kind === "close") port.close();
   });

@@ -4,6 +4,7 @@
  */
 import { Worker } from "node:worker_threads";
 import { PolyheadError } from "../../base/errors.js";
+import { keepMemory } from "../../base/memory.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Backend, Given, Program, RunResult, SessionOptions } from "../backend.js";
 import { type PlainResult, type Request, type Response, revived, type Task } from "./protocol.js";
@@ -78,7 +79,7 @@ export class OrtWorker implements Backend {
     values: ReadonlyMap<string, Given>,
     taken: readonly ArrayBuffer[] = [],
   ): Promise<RunResult> {
-    const result = await this.#ask({ kind: "run", program, values }, taken);
+    const result = await this.#ask({ kind: "run", program, values, taken }, taken);
     if (result)
       return { ...result, failures: new Map(result.failures.map(([name, each]) => [name, revived(each)])) };
     throw new PolyheadError("INTERNAL", "The worker answered a run without a result.", {});
@@ -106,6 +107,7 @@ export class OrtWorker implements Backend {
   #settle(response: Response): void {
     const pending = this.#pending.get(response.id);
     this.#pending.delete(response.id);
+    for (const buffer of response.taken) keepMemory(buffer);
     if (this.#pending.size === 0) this.#worker.unref();
     if (!pending) return;
     if ("error" in response) pending.reject(revived(response.error));

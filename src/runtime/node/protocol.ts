@@ -13,7 +13,13 @@ export type Task =
       readonly options: SessionOptions;
     }
   | { readonly kind: "keep"; readonly tensor: number; readonly value: Tensor }
-  | { readonly kind: "run"; readonly program: Program; readonly values: ReadonlyMap<string, Given> }
+  | {
+      readonly kind: "run";
+      readonly program: Program;
+      readonly values: ReadonlyMap<string, Given>;
+      /** Memory of values that moves to the thread, and back with the answer. */
+      readonly taken: readonly ArrayBuffer[];
+    }
   | { readonly kind: "release"; readonly number: number }
   | { readonly kind: "close" };
 
@@ -46,6 +52,7 @@ export interface PlainResult extends Omit<RunResult, "failures"> {
 }
 
 /** The answer to a request. */
-export type Response =
-  | { readonly id: number; readonly result?: PlainResult }
-  | { readonly id: number; readonly error: PlainError };
+export type Response = { readonly id: number; readonly taken: readonly ArrayBuffer[] } & (
+  | { readonly result?: PlainResult | undefined }
+  | { readonly error: PlainError }
+);

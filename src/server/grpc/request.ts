@@ -64,6 +64,7 @@ export function readInferRequest(
       routes: wanted.routes,
       version,
       inputs: readInputs(message, limits),
+      owned: true,
       key: parameters.key,
       cache: parameters.cache,
       timeout: Math.min(parameters.timeout, timeout),

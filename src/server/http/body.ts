@@ -8,6 +8,7 @@ import { gunzip, inflate } from "node:zlib";
 import type { FastifyInstance, FastifyRequest } from "fastify";
 import type { Static, TSchema } from "typebox";
 import { asError, PolyheadError } from "../../base/errors.js";
+import { freeNow, keptMemory } from "../../base/memory.js";
 import { limitExceeded } from "../protocol/limits.js";
 import { shown } from "../protocol/shown.js";
 import { parseJson } from "./json-text.js";
@@ -46,7 +47,7 @@ export function mediaType({ headers }: FastifyRequest): string {
   return headers["content-type"]?.split(";", 1)[0]?.trim().toLowerCase() ?? "";
 }
 
-/** How many times what has arrived is set aside for what is announced: a client who sends nothing gets nothing. */
+/** How many times what has arrived is set aside for what is announced: who sends nothing gets nothing that is not there. */
 const AHEAD = 16;
 
 /**
@@ -66,12 +67,16 @@ function received(payload: Readable, header: string | undefined, limit: number):
       const end = length + piece.length;
       if (end > limit) return refuse(tooLarge("more than", limit));
       if (end > room.length) {
-        const wanted = Math.min(announced ?? 2 * end, AHEAD * end);
-        const larger = Buffer.from(new ArrayBuffer(Math.max(wanted, end)));
+        const wanted = Math.max(announced ?? 2 * end, end);
+        const larger = Buffer.from(
+          keptMemory(wanted) ?? new ArrayBuffer(Math.max(Math.min(wanted, AHEAD * end), end)),
+        );
         room.copy(larger, 0, 0, length);
+        freeNow(room);
         room = larger;
       }
       piece.copy(room, length);
+      freeNow(piece);
       length = end;
     };
     const finish = () => {
