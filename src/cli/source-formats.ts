@@ -26,6 +26,7 @@ import {
 import type { Activation } from "../onnx/metadata.js";
 import type { Model } from "../onnx/model.js";
 import { readModel } from "../onnx/read.js";
+import { upgraded } from "../onnx/upgrade.js";
 import type { PartialPreprocessing } from "../vision/preprocessing.js";
 
 /** A file at hand, and what lies beside it. */
@@ -148,7 +149,7 @@ const FORMATS: readonly SourceFormat[] = [
     label: "ONNX model",
     matches: () => true,
     isSure: ({ file }) => /\.onnx$/i.test(file),
-    read: async ({ bytes, folder }) => ({ model: await readModel(bytes, folder) }),
+    read: async ({ bytes, folder }) => upgraded(await readModel(bytes, folder)),
   },
 ];
 

@@ -1,6 +1,6 @@
 /**
  * Identity: what a value is, whatever it is called. The identity of a value is a SHA-256 over the operator
- * (with the version of its definition), its attributes without those that say the default, and the identities
+ * (with the version that gave it its meaning), its attributes without those that say the default, and the identities
  * of what it reads; for a weight over dtype, shape and bytes; for an input over its dtype, its place among the
  * inputs and its shape without the first dimension, the batch. Names, node order and metadata do not count, a
  * `Constant` is a weight, an `Identity` is what it passes on, and a call of a model's own function is its body.
@@ -24,7 +24,8 @@ import {
   type ValueInfo,
   type Weight,
 } from "./model.js";
-import { attributeDefaults, type DefaultValue, schemaVersion } from "./operator-schema.js";
+import { meaningVersion } from "./operator-changes.js";
+import { attributeDefaults, type DefaultValue } from "./operator-schema.js";
 import { allWeights } from "./read.js";
 import { weightBytes, weightDtype, weightShape } from "./weight.js";
 
@@ -196,7 +197,7 @@ class Identifier {
       domain,
       node.opType,
       node.overload,
-      schemaVersion(domain, node.opType, opset),
+      meaningVersion(domain, node.opType, opset),
       attributes,
       inputs,
       outputs,

@@ -27,6 +27,7 @@ export * from "./shapes.js";
 export * from "./share.js";
 export * from "./split.js";
 export * from "./template.js";
+export * from "./upgrade.js";
 export * from "./verify.js";
 export * from "./weight.js";
 export * from "./write.js";

@@ -3,7 +3,7 @@ import { create } from "@bufbuild/protobuf";
 import { PolyheadError } from "../base/errors.js";
 import { OperatorSetIdProtoSchema } from "./generated/onnx_pb.js";
 import { canonicalDomain, type Model, type Node, opsetVersion, subgraphs } from "./model.js";
-import { schemaVersion } from "./operator-schema.js";
+import { meaningVersion } from "./operator-changes.js";
 
 /** A model or function, and those of its nodes that become part of something new. */
 export interface Contribution {
@@ -12,8 +12,8 @@ export interface Contribution {
 }
 
 /**
- * The operator sets for nodes of several models. Versions may differ where every operator in use is the same in
- * all of them; the newest is taken.
+ * The operator sets for nodes of several models. Versions may differ where every operator in use means the
+ * same in all of them; the newest is taken.
  * @throws PolyheadError MODEL_UNSUPPORTED
  */
 export function joinOperatorSets(parts: readonly Contribution[]): Model["opsetImport"] {
@@ -27,12 +27,12 @@ export function joinOperatorSets(parts: readonly Contribution[]): Model["opsetIm
       const own = opsetVersion(each, domain);
       if (own === undefined || own === newest) continue;
       const changed = operatorsOf(nodes, domain).find(
-        (opType) => schemaVersion(domain, opType, own) !== schemaVersion(domain, opType, newest),
+        (opType) => meaningVersion(domain, opType, own) !== meaningVersion(domain, opType, newest),
       );
       if (changed === undefined) continue;
       throw new PolyheadError(
         "MODEL_UNSUPPORTED",
-        `The parts use versions ${own} and ${newest} of the operator set ${JSON.stringify(domain || "ai.onnx")}, between which ${changed} changed. Export them for the same version.`,
+        `The parts use versions ${own} and ${newest} of the operator set ${JSON.stringify(domain || "ai.onnx")}, between which ${changed} changed. Export them for the same version, or bring the older ones up with "polyhead import" (a split model: its whole, before it is split).`,
         { domain, versions: [own, newest], operator: changed },
       );
     }

@@ -9,8 +9,9 @@ import { toEvaluation } from "../onnx/evaluation.js";
 import { withGraph } from "../onnx/extract.js";
 import { GraphIndex } from "../onnx/graph.js";
 import { inlined } from "../onnx/inline.js";
-import { canonicalDomain, copyOf, declaredType, type Model, opsetVersion } from "../onnx/model.js";
+import { copyOf, declaredType, type Model, opsetVersion } from "../onnx/model.js";
 import { inferTypes } from "../onnx/shapes.js";
+import { upgraded } from "../onnx/upgrade.js";
 import { weight, weightTensor } from "../onnx/weight.js";
 import type { Shape } from "../tensor/shape.js";
 import type { Tensor } from "../tensor/tensor.js";
@@ -87,22 +88,14 @@ export class TrainingModel {
   }
 }
 
-/** From here on to {@link LEAST_OPSET}, operators of a model in evaluation mode only gained dtypes and options. */
-const COMPATIBLE_OPSET = 13;
-
 /** The graph under an operator set that gradients can be written in. */
 function withRecentOpset(whole: Model): Model {
-  const opset = opsetVersion(whole) ?? 0;
-  if (opset >= LEAST_OPSET) return whole;
-  if (opset < COMPATIBLE_OPSET) {
-    throw new PolyheadError(
-      "MODEL_UNSUPPORTED",
-      `The model uses operator set ${opset}; training takes ${COMPATIBLE_OPSET} and newer. Export it again, with opset_version=17 say.`,
-      { got: opset, expected: COMPATIBLE_OPSET },
-    );
-  }
-  const opsetImport = whole.opsetImport.map((each) =>
-    canonicalDomain(each.domain) === "" ? copyOf(each, { version: BigInt(LEAST_OPSET) }) : each,
+  const { model, notes } = upgraded(whole);
+  const opset = opsetVersion(model) ?? 0;
+  if (opset >= LEAST_OPSET) return model;
+  throw new PolyheadError(
+    "MODEL_UNSUPPORTED",
+    `The model uses operator set ${opset}; training takes ${LEAST_OPSET} and newer. ${notes.join(" ")} Export it again, with opset_version=17 say.`,
+    { got: opset, expected: LEAST_OPSET },
   );
-  return copyOf(whole, { opsetImport });
 }

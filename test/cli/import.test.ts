@@ -97,7 +97,10 @@ describe("polyhead import", () => {
     const run = await polyhead("import", at("old.onnx"), "-o", at("new.onnx"), "--json");
     expect(run.status).toBe(0);
     const { notes } = JSON.parse(run.stdout);
-    expect(notes).toEqual([expect.stringContaining("Dropout")]);
+    expect(notes).toEqual([
+      expect.stringContaining("stays in operator set 6"),
+      expect.stringContaining("Dropout"),
+    ]);
     expect(readMetadata(await loadModel(at("new.onnx")))).toMatchObject({
       notes,
       provenance: {
@@ -107,6 +110,26 @@ describe("polyhead import", () => {
           .update(await readFile(at("old.onnx")))
           .digest("hex"),
       },
+    });
+  });
+
+  it("brings an old operator set up and says so, and what it wrote shares with a newer export", async () => {
+    const exported = (opset: number) =>
+      fileURLToPath(new URL(`../fixtures/opsets/opset-${opset}.onnx`, import.meta.url));
+    const run = await polyhead("import", exported(7), "-o", at("old.onnx"), "--json");
+    expect(JSON.parse(run.stdout).notes).toEqual(["Operator set 7 became 17."]);
+    expect(await polyhead("import", exported(16), "-o", at("recent.onnx"))).toMatchObject({ status: 0 });
+    const asWritten = await polyhead("share", at("old.onnx"), at("recent.onnx"), "--json");
+    const asTheyCame = await polyhead("share", exported(7), exported(16), "--json");
+    const { segments } = JSON.parse(asWritten.stdout);
+    expect(segments[0]).toMatchObject({ usedBy: ["old", "recent"], nodes: expect.any(Number) });
+    expect(segments[0].nodes).toBeGreaterThan(20);
+    expect(JSON.parse(asTheyCame.stdout).segments[0].nodes).toBe(segments[0].nodes);
+    const densenet = fileURLToPath(new URL("../fixtures/architectures/densenet.onnx", import.meta.url));
+    const split = await polyhead("split", densenet, "-o", at("of-eleven"), "--json");
+    expect(JSON.parse(split.stdout)).toMatchObject({
+      notes: ["Operator set 11 became 17."],
+      proof: { bitwise: true },
     });
   });
 

@@ -365,7 +365,9 @@ describe("joining", () => {
         graph: copyOf(head.graph, { node: nodes }),
       });
     expect((await joinModels(backbone, at(18))).opsetImport).toMatchObject([{ domain: "", version: 18n }]);
-    await expect(joinModels(backbone, at(12))).rejects.toMatchObject({ code: "MODEL_UNSUPPORTED" });
+    expect((await joinModels(backbone, at(12))).opsetImport).toMatchObject([{ domain: "", version: 17n }]);
+    const softmax = [node("Softmax", [head.graph.input[0]?.name ?? ""], ["logits"])];
+    await expect(joinModels(backbone, at(12, softmax))).rejects.toMatchObject({ code: "MODEL_UNSUPPORTED" });
   });
 
   it("refuses two heads with one output name, and a head that does not say what it reads", async () => {
