@@ -1,7 +1,8 @@
 /**
  * Losses as ONNX nodes behind a model's outputs. Each follows PyTorch's definition of the same name with reduction
  * `mean`, so that numbers can be compared; focal losses follow torchvision and Lin et al., "Focal Loss for Dense
- * Object Detection" (2017), distillation Hinton et al., "Distilling the Knowledge in a Neural Network" (2015).
+ * Object Detection" (2017), distillation Hinton et al., "Distilling the Knowledge in a Neural Network" (2015), those of
+ * the centre head Zhou et al., "Objects as Points" (2019).
  */
 import { PolyheadError } from "../base/errors.js";
 import { withGraph } from "../onnx/extract.js";
@@ -48,6 +49,20 @@ export type Loss =
       readonly kind: "distillation";
       /** Divides both logits; 2 by default. */
       readonly temperature?: number;
+    }
+  | {
+      /**
+       * Where objects have their centres, against logits of the same shape: 1 at a centre, from 0 to below 1 around it,
+       * below 0 where nothing is to be learned. The sum divided by the number of centres.
+       */
+      readonly kind: "centre-heat";
+    }
+  | {
+      /**
+       * Numbers at some places, against [batch, channels, ...]: the target has one channel more, the last, which is 1 at
+       * those places and 0 elsewhere. The sum of absolute differences divided by the number of places.
+       */
+      readonly kind: "masked-l1";
     };
 
 /** Names of all losses. */
@@ -58,6 +73,8 @@ export const LOSS_KINDS = [
   "smooth-l1",
   "focal",
   "distillation",
+  "centre-heat",
+  "masked-l1",
 ] as const satisfies readonly Loss["kind"][];
 
 /** One term of a loss: a value of the model against a target. */
@@ -85,7 +102,7 @@ export interface WithLoss {
 
 /**
  * Adds the weighted sum of losses to a model with bound shapes. Cross entropies, focal losses and distillation of an
- * output that a Softmax (or Sigmoid, for binary ones) makes look at what goes into it.
+ * output that a Softmax (or Sigmoid, for binary ones and heat) makes look at what goes into it.
  * @throws PolyheadError INPUT_MISMATCH for targets that do not fit, NOT_FOUND, INVALID_ARGUMENT
  */
 export function withLoss(model: Model, terms: readonly LossTerm[]): WithLoss {
@@ -128,7 +145,8 @@ function logitsOf(index: GraphIndex, output: string, { kind }: Loss): string {
   const maker = index.producers.get(output);
   if (!maker || canonicalDomain(maker.domain) !== "") return output;
   const isClasses = kind === "cross-entropy" || kind === "focal" || kind === "distillation";
-  const inLoss = isClasses ? ["Softmax", "LogSoftmax"] : kind === "binary-cross-entropy" ? ["Sigmoid"] : [];
+  const isShares = kind === "binary-cross-entropy" || kind === "centre-heat";
+  const inLoss = isClasses ? ["Softmax", "LogSoftmax"] : isShares ? ["Sigmoid"] : [];
   return inLoss.includes(maker.opType) ? (maker.input[0] ?? output) : output;
 }
 
@@ -166,6 +184,10 @@ class Writer {
           : this.#focal(loss.gamma ?? 2, loss.alpha ?? 0.25);
       case "distillation":
         return this.#distillation(loss.temperature ?? 2);
+      case "centre-heat":
+        return this.#centreHeat();
+      case "masked-l1":
+        return this.#maskedL1();
     }
   }
 
@@ -244,6 +266,39 @@ class Writer {
     const difference = this.#op("Sub", teacher, logs(x));
     const sum = this.#sum(this.#op("Mul", builder.op("Exp", [teacher]), difference));
     return this.#op("Mul", sum, temperature ** 2 / (shape[0] ?? 1));
+  }
+
+  /** -(1 - p)^2 log p at centres, -(1 - y)^4 p^2 log(1 - p) elsewhere. */
+  #centreHeat(): string {
+    const { builder, x, dtype } = this.#place;
+    const target = this.#sameShape();
+    const isCentre = builder.cast(this.#op("Equal", target, 1), "bool", dtype);
+    const counts = builder.cast(this.#op("GreaterOrEqual", target, 0), "bool", dtype);
+    const p = builder.op("Sigmoid", [x]);
+    const square = (value: string) => builder.op("Mul", [value, value]);
+    const missed = this.#op(
+      "Mul",
+      square(this.#op("Sub", 1, p)),
+      builder.op("Softplus", [builder.op("Neg", [x])]),
+    );
+    const wrong = this.#op("Mul", square(p), builder.op("Softplus", [x]));
+    const distance = this.#op(
+      "Mul",
+      this.#op("Sub", counts, isCentre),
+      square(square(this.#op("Sub", 1, target))),
+    );
+    const each = this.#op("Add", this.#op("Mul", isCentre, missed), this.#op("Mul", distance, wrong));
+    return this.#op("Div", this.#sum(each), this.#op("Max", this.#sum(isCentre), 1));
+  }
+
+  #maskedL1(): string {
+    const { builder, x, shape, dtype, term } = this.#place;
+    const [batch = 1, channels = 1, ...others] = shape;
+    this.#requireShape([batch, channels + 1, ...others]);
+    const target = builder.cast(term.target, term.dtype, dtype);
+    const mask = builder.slice(target, 1, channels, channels + 1);
+    const size = builder.op("Abs", [this.#op("Sub", x, builder.slice(target, 1, 0, channels))]);
+    return this.#op("Div", this.#sum(this.#op("Mul", size, mask)), this.#op("Max", this.#sum(mask), 1));
   }
 
   /** Whether the target names classes. */
