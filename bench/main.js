@@ -1,6 +1,6 @@
 /**
  * The benchmark: prints a table for each measurement and writes all numbers to a JSON file.
- * Usage: npm run build && npm run bench -- [heads switching tables memory cached others serve train mnist] [--quick] [--json FILE]
+ * Usage: npm run build && npm run bench -- [heads switching tables memory cached others serve train mnist detect] [--quick] [--json FILE]
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
@@ -8,6 +8,7 @@ import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { measureCached } from "./cached.js";
+import { measureDetect } from "./detect.js";
 import { measureHeads } from "./heads.js";
 import { digits } from "./measure.js";
 import { measureMemory } from "./memory.js";
@@ -28,6 +29,7 @@ const MEASUREMENTS = {
   serve: measureServe,
   train: measureTrain,
   mnist: measureMnist,
+  detect: measureDetect,
 };
 
 const { values, positionals } = parseArgs({

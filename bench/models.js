@@ -25,7 +25,7 @@ export const detectorFolder = fileURLToPath(
 );
 
 /** The detector's backbone at strides 4, 8, 16 and 32: all that its neck and head read. */
-const PYRAMID = [
+export const PYRAMID = [
   "tower_0/MobilenetV3/expanded_conv_3/expand/Relu",
   "tower_0/MobilenetV3/expanded_conv_5/expand/Relu",
   "tower_0/MobilenetV3/expanded_conv_11/add",
