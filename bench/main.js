@@ -1,6 +1,6 @@
 /**
  * The benchmark: prints a table for each measurement and writes all numbers to a JSON file.
- * Usage: npm run build && npm run bench -- [heads switching tables memory cached others serve train mnist detect] [--quick] [--json FILE]
+ * Usage: npm run build && npm run bench -- [heads switching tables memory cached others serve train mnist detect tune] [--quick] [--json FILE]
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
@@ -18,6 +18,7 @@ import { measureServe } from "./serve.js";
 import { measureSwitching } from "./switching.js";
 import { measureTables } from "./tables.js";
 import { measureTrain } from "./train.js";
+import { measureTune } from "./tune.js";
 
 const MEASUREMENTS = {
   heads: measureHeads,
@@ -30,6 +31,7 @@ const MEASUREMENTS = {
   train: measureTrain,
   mnist: measureMnist,
   detect: measureDetect,
+  tune: measureTune,
 };
 
 const { values, positionals } = parseArgs({

@@ -4,7 +4,7 @@
  */
 import { relaunch } from "./relaunch.js";
 
-const LONG_RUNNING: ReadonlySet<string | undefined> = new Set(["demo", "serve", "teach"]);
+const LONG_RUNNING: ReadonlySet<string | undefined> = new Set(["demo", "serve", "teach", "tune"]);
 
 const isElsewhere = LONG_RUNNING.has(process.argv[2]) && (await relaunch());
 if (!isElsewhere) await import("./main.js");

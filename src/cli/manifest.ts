@@ -2,6 +2,8 @@
 import { readFileSync } from "node:fs";
 
 /** What the command says of itself. */
-export const manifest: { readonly version: string; readonly description: string } = JSON.parse(
-  readFileSync(new URL("../../package.json", import.meta.url), "utf8"),
-);
+export const manifest: {
+  readonly version: string;
+  readonly description: string;
+  readonly dependencies: Readonly<Record<string, string>>;
+} = JSON.parse(readFileSync(new URL("../../package.json", import.meta.url), "utf8"));

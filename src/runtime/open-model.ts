@@ -9,9 +9,11 @@ import type { Tensor } from "../tensor/tensor.js";
 import type { Program, RunResult } from "./backend.js";
 import type { Runtime } from "./runtime.js";
 
+/** Counts over all runtimes, so that no two callers of one runtime share a session by chance. */
+let opened = 0;
+
 /** Opens models on a runtime, each as a session of its own. */
 export function openModelOn(runtime: Runtime): OpenModel {
-  let opened = 0;
   return async (model, optimisation) => {
     const key = `open-model ${opened++}`;
     const handle = await runtime.acquire(key, () => modelBytes(model), { optimisation });

@@ -28,7 +28,7 @@ export interface Prepared {
 }
 
 /** Names of the food groups of the Indian food composition tables 2017, by the letter that photos begin with. */
-const FOOD_GROUPS: Readonly<Record<string, string>> = {
+export const FOOD_GROUPS: Readonly<Record<string, string>> = {
   A: "cereals",
   B: "legumes",
   C: "leafy vegetables",
@@ -50,7 +50,8 @@ const FOOD_GROUPS: Readonly<Record<string, string>> = {
   S: "freshwater fish",
   T: "oils and fats",
 };
-const FEWEST_PHOTOS = 10;
+/** Groups with fewer photos are left out. */
+export const FEWEST_PHOTOS = 10;
 const FOLDS = 5;
 
 /**

@@ -1,15 +1,44 @@
 /** The options of `tune`, as the verb reads them; what each way makes of them stands in a file of its own. */
+
+import type { ChannelPlace } from "../../teach/pooling.js";
 import type { Optimizer } from "../../train/optimizers.js";
 import type { Schedule } from "../../train/schedules.js";
+import type { HeadShape } from "../../tune/head-network.js";
+import { IMAGE_WAYS } from "../../tune/tune-images.js";
+import type { ControlOptions } from "../control/open-control.js";
 import type { LossOptions } from "../loss-option.js";
 
 /** Every way to train. */
-export const WAYS = ["full"] as const;
+export const WAYS = IMAGE_WAYS;
 
 /** What the verb is given. Options without a default are undefined where a way has a default of its own. */
-export interface TuneOptions extends LossOptions {
+export interface TuneOptions extends LossOptions, ControlOptions {
   readonly way: (typeof WAYS)[number];
   readonly npz?: string;
+  readonly data?: string;
+  readonly tap?: string;
+  readonly preprocess?: string;
+  readonly channels?: ChannelPlace;
+  readonly cache: string;
+  readonly head: HeadShape["kind"];
+  readonly hidden: number;
+  readonly freeze: string;
+  readonly depths: number;
+  readonly folds?: number;
+  readonly validation?: number;
+  readonly epochs?: number;
+  readonly batch?: number;
+  readonly augment?: string;
+  readonly patience?: number;
+  readonly balance?: boolean;
+  readonly bad?: number;
+  readonly other?: readonly string[];
+  readonly backboneOut?: string;
+  readonly checkpoint?: string;
+  readonly checkpointSteps?: number;
+  readonly resume?: boolean;
+  readonly report?: string;
+  readonly publish?: string;
   readonly order: "given" | "shuffled";
   readonly optimizer: Optimizer["kind"];
   readonly lr?: number;

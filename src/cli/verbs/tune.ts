@@ -2,19 +2,71 @@
 import { availableParallelism } from "node:os";
 import { type Command, Option } from "commander";
 import { PolyheadError } from "../../base/errors.js";
+import { defaultCacheFolder } from "../../teach/feature-cache.js";
 import { OPTIMIZER_KINDS } from "../../train/optimizers.js";
+import { HEAD_KINDS } from "../../tune/head-network.js";
+import { withControlOptions } from "../control/open-control.js";
 import { addLossOptions, readCount, readNumber } from "../loss-option.js";
 import { type Outcome, performs } from "../outcome.js";
 import { type TuneOptions, WAYS } from "../tune/options.js";
 import { tuneArrays } from "../tune/tune-arrays.js";
+import { tuneClasses } from "../tune/tune-classes.js";
 
 /** Adds the verb. */
 export function addTune(program: Command): void {
   const command = program
     .command("tune")
-    .description("train a model further")
-    .argument("<model>", "ONNX file")
-    .addOption(new Option("--way <name>", "what is trained: full, everything").choices(WAYS).default("full"))
+    .description("train a head, a branch or all of a model")
+    .argument("<model>", "ONNX file of a backbone or of a whole model")
+    .addOption(
+      new Option(
+        "--way <name>",
+        "what is trained: a head on the frozen backbone, a branch of it, or everything",
+      )
+        .choices(WAYS)
+        .default("full"),
+    )
+    .option("--data <path>", "images with one class each: a folder of folders, or a list")
+    .option(
+      "--tap <name>",
+      "value that the head reads; the only tap, or what enters the classifier, by default",
+    )
+    .option("--preprocess <recipe>", "how images become the input, where the model does not say it")
+    .addOption(new Option("--channels <place>", "where the tap has its channels").choices(["first", "last"]))
+    .option("--cache <folder>", "folder for computed features, or none", defaultCacheFolder())
+    .addOption(new Option("--head <shape>", "what the head is made of").choices(HEAD_KINDS).default("linear"))
+    .option("--hidden <count>", "width of an mlp's or a convolution's inner layer", readCount, 128)
+    .option("--freeze <value>", "for a branch: the value up to which the backbone is frozen, or auto", "auto")
+    .option("--depths <count>", "with auto: how many depths to measure beside the head alone", readCount, 3)
+    .option("--folds <count>", "judge by cross-validation of so many parts; 5 for a head", readCount)
+    .option("--validation <share>", "judge by examples held back; 0.2 for a branch and full", readNumber)
+    .option("--epochs <count>", "passes over the images; 10 by default", readCount)
+    .option("--batch <count>", "images in a step; 16 by default", readCount)
+    .option("--augment <strength>", "random views: none, light, standard, strong or a record; light for full")
+    .option(
+      "--patience <epochs>",
+      "epochs without something better after which it stops; 3 by default",
+      readCount,
+    )
+    .option("--balance", "let rare classes weigh more, so that all weigh the same together")
+    .option("--bad <count>", "most images that may be left out", readNumber)
+    .option(
+      "--other <head:folder...>",
+      "for full: heads of the backbone, and images to measure their loss on",
+    )
+    .option("--backbone-out <file>", "for full: ONNX file for the new backbone; beside the head by default")
+    .option(
+      "--checkpoint <folder>",
+      "where the training is kept while it goes on; beside the head by default",
+    )
+    .option(
+      "--checkpoint-steps <count>",
+      "steps between checkpoints, beside those after each epoch",
+      readCount,
+    )
+    .option("--resume", "go on with a training that was interrupted")
+    .option("--report <file>", "the page about the training, or none; beside the head by default")
+    .option("--publish <route>", "let the trained head answer for a route of a server or store")
     .option("--npz <file>", "arrays x and y: one batch, or [steps, batch, ...]")
     .addOption(
       new Option("--order <name>", "batches as they stand, or shuffled each time")
@@ -34,10 +86,15 @@ export function addTune(program: Command): void {
     .option("--seed <number>", "decides what is left to chance", readNumber, 0)
     .option("--threads <count>", "threads to compute with", readCount, availableParallelism())
     .requiredOption("-o, --out <file>", "ONNX file for the trained model");
-  performs(addLossOptions(command), perform);
+  performs(withControlOptions(addLossOptions(command), true), perform);
 }
 
 async function perform(path: string, options: TuneOptions): Promise<Outcome> {
   if (options.npz !== undefined) return tuneArrays(path, options.npz, options);
-  throw new PolyheadError("INVALID_ARGUMENT", "There is nothing to learn from; give arrays with --npz.", {});
+  if (options.data !== undefined) return tuneClasses(path, options.data, options);
+  throw new PolyheadError(
+    "INVALID_ARGUMENT",
+    "There is nothing to learn from; give images with --data, or arrays with --npz.",
+    {},
+  );
 }

@@ -1,0 +1,200 @@
+/** `polyhead tune --data`: a head, a branch or a whole backbone from images of some classes. */
+import { rm } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { PolyheadError } from "../../base/errors.js";
+import { parseAugmentation } from "../../data/augmentation.js";
+import { asClasses, openSource } from "../../data/source.js";
+import { exists, loadModel, saveModels, writeFileAtomic } from "../../files/disk.js";
+import { OrtWorker } from "../../runtime/node/ort-worker.js";
+import { Runtime } from "../../runtime/runtime.js";
+import type { OtherHead } from "../../tune/other-heads.js";
+import { DECAYS } from "../../tune/train-head.js";
+import { type TunedImages, tuneImages } from "../../tune/tune-images.js";
+import { tuneReportPage } from "../../tune/tune-report.js";
+import { table } from "../format.js";
+import { manifest } from "../manifest.js";
+import type { Outcome } from "../outcome.js";
+import { progressBar, trainingBar } from "../progress.js";
+import { optimizerOf, type TuneOptions } from "./options.js";
+import { type Published, publish } from "./publish.js";
+
+/** Defaults of fine-tuning, for a branch and for everything; a low rate, because the features are good already. */
+const TUNING = { epochs: 10, batch: 16, rate: 1e-4, patience: 3 } as const;
+const FOLDS = 5;
+const HELD_BACK = 0.2;
+const WIDTH = 24;
+
+/**
+ * Trains on images and writes what came out, all of it or nothing.
+ * @throws PolyheadError as `tuneImages` does; ALREADY_EXISTS for a training that was interrupted and is not gone on with
+ */
+export async function tuneClasses(path: string, data: string, options: TuneOptions): Promise<Outcome> {
+  const { out, way, seed, threads, labelSmoothing = 0, balance = false, weightDecay } = options;
+  const stem = join(dirname(out), basename(out, ".onnx"));
+  const checkpoints = options.checkpoint ?? `${stem}.checkpoint`;
+  await requireResume(checkpoints, options.resume ?? false);
+  const backbone = await loadModel(path);
+  const names = { backbone: basename(path), data: basename(resolve(data)) };
+  const listing = asClasses(data, await openSource(data));
+  const others = await Promise.all((options.other ?? []).map(otherHead));
+  const versions = {
+    polyhead: manifest.version,
+    "onnxruntime-node": manifest.dependencies["onnxruntime-node"] ?? "",
+  };
+  const augment = options.augment ?? (way === "full" ? "light" : "none");
+  const runtime = await Runtime.open(() => OrtWorker.start());
+  try {
+    const bar = trainingBar();
+    const tuned = await tuneImages({
+      ...{ way, backbone, listing, names, others, runtime, threads, versions, checkpoints },
+      ...{ tap: options.tap, preprocess: options.preprocess, channels: options.channels },
+      cache: options.cache === "none" ? undefined : options.cache,
+      freeze: options.freeze === "auto" ? { depths: options.depths } : options.freeze,
+      judging: judgingOf(options),
+      head: {
+        shape: { kind: options.head, hidden: options.hidden },
+        decays: way === "head" && weightDecay !== undefined ? [weightDecay] : DECAYS,
+        ...{ labelSmoothing, seed, isBalanced: balance },
+      },
+      tuning: {
+        epochs: options.epochs ?? TUNING.epochs,
+        batch: options.batch ?? TUNING.batch,
+        rate: options.lr ?? TUNING.rate,
+        optimizer: optimizerOf(options),
+        schedule: { kind: options.schedule ?? "cosine", warmup: options.warmup ?? 0 },
+        clipNorm: options.clip,
+        patience: options.patience ?? TUNING.patience,
+        augmentation: augment === "none" ? undefined : parseAugmentation(recordOrName(augment)),
+      },
+      mostProblems: options.bad,
+      checkpointSteps: options.checkpointSteps,
+      onImage: progressBar("images"),
+      onFeature: progressBar("features"),
+      onStep: ({ quality, ...step }) =>
+        bar({ ...step, quality: quality === undefined ? undefined : `accuracy ${percent(quality)}` }),
+    });
+    const backboneOut = tuned.backbone && (options.backboneOut ?? `${stem}-backbone.onnx`);
+    await saveModels([
+      ...(tuned.backbone && backboneOut !== undefined ? [[backboneOut, tuned.backbone] as const] : []),
+      [out, tuned.head],
+    ]);
+    const report = options.report ?? `${stem}.html`;
+    if (report !== "none") {
+      await writeFileAtomic(
+        report,
+        await tuneReportPage(tuned, { model: basename(out), data: names.data }, versions),
+      );
+    }
+    const published =
+      options.publish === undefined
+        ? undefined
+        : await publish(
+            options.publish,
+            { model: tuned.head, title: basename(out) },
+            tuned.backbone && { model: tuned.backbone, title: basename(backboneOut ?? "") },
+            options,
+          );
+    await rm(checkpoints, { recursive: true, force: true });
+    const written = { path: out, ...(backboneOut !== undefined && { backbone: backboneOut }) };
+    const page = report === "none" ? {} : { page: report };
+    return {
+      data: { ...written, ...page, ...(published && { published }), ...tuned.report },
+      text: describe(tuned, Object.values({ ...written, ...page }), published),
+    };
+  } finally {
+    await runtime.close();
+  }
+}
+
+async function requireResume(checkpoints: string, isResumed: boolean): Promise<void> {
+  if (isResumed || !(await exists(checkpoints))) return;
+  throw new PolyheadError(
+    "ALREADY_EXISTS",
+    `A training into this file was interrupted; what it did is in ${checkpoints}. Go on with it with --resume, or remove the folder to begin anew.`,
+    { path: checkpoints },
+  );
+}
+
+function judgingOf({ way, folds, validation }: TuneOptions) {
+  if (folds !== undefined && validation !== undefined) {
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      "--folds and --validation were both given; expected one of them.",
+      {},
+    );
+  }
+  if (folds !== undefined && folds < 2) {
+    throw new PolyheadError("INVALID_ARGUMENT", `Got ${folds} folds; expected at least 2.`, { got: folds });
+  }
+  const byFolds = folds !== undefined || (way === "head" && validation === undefined);
+  if (byFolds) return { by: "folds" as const, folds: folds ?? FOLDS };
+  return { by: "held-back" as const, share: validation ?? HELD_BACK };
+}
+
+/** `HEAD:FOLDER`; on Windows a path may have a colon of its own, so the last one counts. */
+async function otherHead(words: string): Promise<OtherHead> {
+  const at = words.lastIndexOf(":");
+  const [path, data] = [words.slice(0, at), words.slice(at + 1)];
+  if (at > 0 && data !== "") return { name: basename(path), head: await loadModel(path), data };
+  throw new PolyheadError("INVALID_ARGUMENT", `--other takes HEAD:FOLDER; got ${JSON.stringify(words)}.`, {
+    got: words,
+  });
+}
+
+function recordOrName(text: string): unknown {
+  if (!text.trim().startsWith("{")) return text;
+  try {
+    return JSON.parse(text);
+  } catch {
+    throw new PolyheadError("INVALID_ARGUMENT", `The augmentation ${text.slice(0, 100)} is not JSON.`, {});
+  }
+}
+
+function describe(
+  { report }: TunedImages,
+  written: readonly string[],
+  published: Published | undefined,
+): string[] {
+  const { accuracy, quality, cost, stem, depths = [], others = [], problems } = report;
+  const spread = accuracy.deviation === undefined ? "" : ` ± ${percent(accuracy.deviation)}`;
+  const { low, high } = quality.interval;
+  return [
+    ...problems.map(({ id, problem }) => `left out: ${id}: ${problem}`),
+    ...report.notes.map((note) => `note: ${note}`),
+    `${report.examples} images, ${report.labels.length} classes; ${report.parameters.length} parameters trained from ${report.from} on`,
+    `accuracy ${percent(accuracy.mean)}${spread} (${percent(low)} to ${percent(high)}) by ${report.how}; the largest class alone ${percent(quality.baseline)}`,
+    `a request costs ${cost.milliseconds.toFixed(2)} ms ${stem ? `after the stem, which has ${percent(stem.share)} of the work` : "for the whole network"}; ${(cost.bytes / 2 ** 20).toFixed(2)} MiB of weights`,
+    ...(depths.length === 0
+      ? []
+      : [
+          "",
+          ...table([
+            ["frozen up to", "operations after", "ms", "MiB", "accuracy", "seconds", ""],
+            ...depths.map((each) => [
+              shortened(each.from),
+              each.flops.toExponential(2),
+              each.milliseconds.toFixed(2),
+              (each.bytes / 2 ** 20).toFixed(2),
+              `${percent(each.accuracy)} ± ${percent(each.error)}`,
+              each.seconds.toFixed(0),
+              each.from === report.from ? "taken" : "",
+            ]),
+          ]),
+          "",
+        ]),
+    ...others.map(
+      ({ name, kept, nativeAccuracy, accuracy: now, images }) =>
+        `${name} on the new backbone keeps ${percent(kept)} of its quality on ${images} images${nativeAccuracy && now ? ` (${percent(nativeAccuracy.value)} right before, ${percent(now.value)} now)` : ""}`,
+    ),
+    ...written,
+    ...(published ? [`${published.route} -> ${published.revision}`] : []),
+  ];
+}
+
+function shortened(text: string): string {
+  return text.length <= WIDTH ? text : `…${text.slice(1 - WIDTH)}`;
+}
+
+function percent(share: number): string {
+  return `${(100 * share).toFixed(1)} %`;
+}
