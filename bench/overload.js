@@ -9,13 +9,14 @@ import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
+import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { readModel } from "../dist/onnx/read.js";
 import { routeTo, Store } from "../dist/store/index.js";
 import { digits, summarise } from "./measure.js";
-import { grpcClient, httpClient } from "./served/clients.js";
 import { makeWorld } from "./served/models.js";
 import { memoryOf, startServer } from "./served/process.js";
+import { Child } from "./serving/child.js";
 
 const { values } = parseArgs({
   options: {
@@ -31,10 +32,11 @@ const BOUND = 5000 + 500;
 const REFUSAL = 50;
 /** Bytes that overload may add: a full queue of inputs, and what is on its way. */
 const GROWTH = 512 * 2 ** 20;
-const WORKERS = 8;
+/** Small inputs for a network that has much to do with them, so that the clients take little of the processor. */
+const SIDE = 64;
 
 const folder = mkdtempSync(join(tmpdir(), "overload-"));
-const world = await makeWorld({ heads: 1, inputs: 4, side: 96, width: 48, depth: 4 });
+const world = await makeWorld({ heads: 1, inputs: 4, side: SIDE, width: 128, depth: 6 });
 const store = await Store.open(join(folder, "store"));
 await store.put(await readModel(world.backbone), { title: "backbone.onnx" });
 const [head] = world.heads;
@@ -42,27 +44,30 @@ if (!head) throw new Error("no head");
 const revision = await store.put(await readModel(head.file), { title: "head.onnx" });
 await store.change((routes) => routes.set("scores", routeTo(revision)), { by: "bench", reason: "overload" });
 const server = await startServer({ store: store.directory });
-const http = httpClient(server.http);
-const grpc = grpcClient(server.grpc);
+const load = new Child([fileURLToPath(new URL("served/load.js", import.meta.url))]);
+const inputs = world.inputs.map((each) => [...each]);
+const expected = head.expected.map((each) => [...each]);
+await load.ask({ server: { http: server.http, grpc: server.grpc, side: world.side, inputs, expected } });
 
-const before = await closedLoop(values.untimed ? 2 : 8);
+const alone = { closed: { seconds: values.untimed ? 2 : 8 } };
+await load.ask(alone); // so that the server has learnt what it can do
+const before = await load.ask(alone);
 const memory = memoryOf(server.pid);
 const rate = before.perSecond * times;
-const { accepted, refused, wrong, retryless, sent } = await openLoop(rate);
+const { accepted, refused, wrong, retryless, sent } = await load.ask({ open: { perSecond: rate, seconds } });
 const high = memoryOf(server.pid).most;
 await sleep(1000);
-const after = await closedLoop(values.untimed ? 2 : 8);
+const after = await load.ask(alone);
 server.signal("SIGTERM");
 const { status } = await server.ended();
-http.close();
-grpc.close();
+await load.close();
 rmSync(folder, { recursive: true });
 
 const mib = (/** @type {number} */ bytes) => `${Math.round(bytes / 2 ** 20)} MiB`;
 const kib = (/** @type {number} */ bytes) => `${Math.round(bytes / 2 ** 10)} KiB`;
 const [letIn, turned] = [summarise(accepted), summarise(refused)];
 console.log(
-  `capacity ${digits(before.perSecond)} a second; ${sent} requests of ${kib(3 * 4 * 96 * 96)} at ${digits(rate)} a second for ${seconds} s: ` +
+  `capacity ${digits(before.perSecond)} a second; ${sent} requests of ${kib(3 * 4 * SIDE * SIDE)} at ${digits(rate)} a second for ${seconds} s: ` +
     `${accepted.length} answered in ${digits(letIn.median)} ms (p99 ${digits(letIn.p99)}), ` +
     `${refused.length} refused in ${digits(turned.median)} ms (p99 ${digits(turned.p99)}), ${wrong.length} otherwise; ` +
     `memory ${mib(memory.now)} -> ${mib(high)} at most; afterwards ${digits(after.perSecond)} a second`,
@@ -77,7 +82,7 @@ const targets = [
     0,
   ],
   ["growth of memory in MiB", (high - memory.now) / 2 ** 20, GROWTH / 2 ** 20],
-  ["failures afterwards", after.failed, 0],
+  ["failures afterwards", after.refused.length + after.wrong.length, 0],
   ["exit status", status ?? 1, 0],
   ...(values.untimed
     ? []
@@ -91,69 +96,4 @@ for (const [name, value, limit] of targets) {
   const isMet = Number(value) <= Number(limit);
   console.log(`${isMet ? "met" : "MISSED"}: ${name}: ${digits(Number(value))} (limit ${limit})`);
   if (!isMet) process.exitCode = 1;
-}
-
-/** Requests one after the other by several clients: what the server can do. */
-async function closedLoop(/** @type {number} */ duration) {
-  const begin = performance.now();
-  const tally = { answered: 0, failed: 0 };
-  await Promise.all(
-    Array.from({ length: WORKERS }, async (_, at) => {
-      while (performance.now() - begin < duration * 1000) {
-        if ((await ask(at)).kind === "right") tally.answered++;
-        else tally.failed++;
-      }
-    }),
-  );
-  return { perSecond: (tally.answered * 1000) / (performance.now() - begin), failed: tally.failed };
-}
-
-/** Requests at a pace, however many are under way. */
-async function openLoop(/** @type {number} */ perSecond) {
-  const tally = {
-    accepted: /** @type {number[]} */ ([]),
-    refused: /** @type {number[]} */ ([]),
-    wrong: /** @type {string[]} */ ([]),
-    retryless: 0,
-    sent: 0,
-  };
-  const underWay = new Set();
-  const begin = performance.now();
-  while (performance.now() - begin < seconds * 1000) {
-    const due = Math.floor(((performance.now() - begin) / 1000) * perSecond);
-    for (; tally.sent < due; tally.sent++) {
-      const asked = ask(tally.sent).then(({ kind, milliseconds, retryAfter, what }) => {
-        if (kind === "right") tally.accepted.push(milliseconds);
-        else if (kind === "refused") {
-          tally.refused.push(milliseconds);
-          if (!(Number(retryAfter) >= 1)) tally.retryless++;
-        } else tally.wrong.push(what);
-        underWay.delete(asked);
-      });
-      underWay.add(asked);
-    }
-    await sleep(2);
-  }
-  await Promise.all(underWay);
-  return tally;
-}
-
-/** One request, every fourth over gRPC; without the cache, so that each is work. */
-async function ask(/** @type {number} */ at) {
-  const place = at % world.inputs.length;
-  const begin = performance.now();
-  const answer = await (at % 4 === 3 ? grpc : http).infer({
-    routes: ["scores"],
-    input: world.inputs[place] ?? new Float32Array(0),
-    side: world.side,
-    parameters: { cache: false },
-  });
-  const milliseconds = performance.now() - begin;
-  const { status: code, retryAfter, routes, error } = answer;
-  const want = head?.expected[place] ?? [];
-  const scores = routes[0]?.scores ?? [];
-  const isRight = [...want].every((value, index) => Math.abs(value - (scores[index] ?? Number.NaN)) < 1e-3);
-  if ((code === 200 || code === 0) && isRight) return { kind: "right", milliseconds, retryAfter, what: "" };
-  if (code === 503 || code === 14) return { kind: "refused", milliseconds, retryAfter, what: "" };
-  return { kind: "wrong", milliseconds, retryAfter, what: `${code} ${error ?? ""}` };
 }

@@ -21,7 +21,7 @@ export interface SchedulerOptions {
   readonly batchMilliseconds?: number;
   /** Requests that may wait; 1024 by default. */
   readonly queueLimit?: number;
-  /** Milliseconds that a request may be expected to wait; no limit by default. */
+  /** Milliseconds that a request may wait: longer than that it is refused, and when it comes, if that is likely. */
   readonly queueMilliseconds?: number;
 }
 
@@ -65,6 +65,8 @@ interface Entry {
   readonly reject: (reason: unknown) => void;
 }
 
+/** Share of the time that a request may wait which it may be expected to wait: expectations are vague. */
+const LIKELY = 0.8;
 /** How much the newest measurement counts in what is expected of the next. */
 const NEWEST = 0.3;
 
@@ -158,13 +160,12 @@ export class Scheduler {
     if (!this.isBusy) return undefined;
     const rows = this.#queue.reduce((sum, { work }) => sum + (work.rows ?? 1), 0);
     const wait = (rows * (this.#pace ?? 0)) / this.#runtime.size;
-    if (this.#queue.length < this.#queueLimit && wait <= this.#queueMilliseconds) return undefined;
-    const retryAfter = Math.max(1, Math.ceil(wait / 1000));
-    return new PolyheadError(
-      "OVERLOADED",
-      `${this.#queue.length} requests are waiting, which is as many as can be answered in time; try again in ${retryAfter} s.`,
-      { queued: this.#queue.length, limit: this.#queueLimit, retryAfter },
-    );
+    if (this.#queue.length < this.#queueLimit && wait <= LIKELY * this.#queueMilliseconds) return undefined;
+    const queued = this.#queue.length;
+    return overloaded(`${queued} requests are waiting, which is as many as can be answered in time`, wait, {
+      queued,
+      limit: this.#queueLimit,
+    });
   }
 
   /** Start-time fair queueing (Goyal, Vin and Cheng 1996): a request starts when its routes' earlier ones end. */
@@ -184,7 +185,9 @@ export class Scheduler {
         return;
       }
       this.#time = first.tag;
-      void this.#perform(first);
+      const waited = performance.now() - first.since;
+      if (waited <= this.#queueMilliseconds) void this.#perform(first);
+      else first.reject(overloaded(`The request waited ${Math.round(waited)} ms`, waited, { waited }));
     }
   }
 
@@ -337,6 +340,15 @@ function requireRows(plan: Plan, { needs }: Part, { inputs }: Work): void {
 
 function copyOf(value: Tensor): Tensor {
   return ArrayBuffer.isView(value.data) ? { ...value, data: value.data.slice() } : value;
+}
+
+/** @param wait milliseconds after which it may be better */
+function overloaded(reason: string, wait: number, details: Readonly<Record<string, number>>): PolyheadError {
+  const retryAfter = Math.max(1, Math.ceil(wait / 1000));
+  return new PolyheadError("OVERLOADED", `${reason}; try again in ${retryAfter} s.`, {
+    ...details,
+    retryAfter,
+  });
 }
 
 function aborted(): PolyheadError {

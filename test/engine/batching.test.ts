@@ -282,6 +282,19 @@ describe("a request that cannot be answered", () => {
     await engine.run(["trunk"], picture(1, 4));
   });
 
+  it("is refused when it has waited too long after all, and nothing runs for it", async () => {
+    const gate = new Gate();
+    const { engine } = await start(gate, { queueMilliseconds: 20 });
+    const blocked = await block(engine, gate);
+    const late = engine.run(["trunk"], picture(1, 1));
+    late.catch(() => {});
+    await new Promise((resolve) => setTimeout(resolve, 50));
+    gate.open();
+    await expect(late).rejects.toMatchObject({ code: "OVERLOADED", details: { retryAfter: 1 } });
+    await blocked.done;
+    await engine.run(["trunk"], picture(1, 2));
+  });
+
   it("leaves the queue when its time is over or its caller gives up, and nothing runs for it", async () => {
     const gate = new Gate();
     const { engine } = await start(gate);
