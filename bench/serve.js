@@ -77,6 +77,7 @@ async function measureSize(size, { client, folder, photo, plan }) {
   const raw = new Child([fileURLToPath(new URL("serving/raw.js", import.meta.url))]);
   const ours = await BenchServer.start({ backbone, routes });
   const theirs = await BenchServer.start({ routes: wholes });
+  const single = await BenchServer.start({ routes: { [ROUTES[0] ?? ""]: lone } });
   try {
     for (const spinning of [true, false])
       await raw.ask({ load: { name: `spinning ${spinning}`, file, threads, spinning } });
@@ -103,6 +104,16 @@ async function measureSize(size, { client, folder, photo, plan }) {
     const { delay } = await mixed(seconds * 2);
     const batches = difference(await ours.batches(), before);
     const batch = commonest(batches);
+    const memoryUnder = async (/** @type {BenchServer} */ server, routes = ROUTES) => {
+      await send({ connections: 16, routes }, server)(seconds * 4);
+      return (await server.observe()).rss;
+    };
+    const memory = {
+      none,
+      ours: await memoryUnder(ours),
+      wholeModels: await memoryUnder(theirs),
+      servers: HEADS * (await memoryUnder(single, ROUTES.slice(0, 1))),
+    };
     const results = await interleaveSlices(
       {
         [`ONNX Runtime, batch ${batch}`]: run(true, batch),
@@ -122,14 +133,9 @@ async function measureSize(size, { client, folder, photo, plan }) {
       },
       { rounds, seconds },
     );
-    const memory = {
-      none,
-      ours: (await ours.observe()).rss,
-      wholeModels: (await theirs.observe()).rss,
-    };
     return reported(size, { results, batches, batch, delay, memory });
   } finally {
-    await Promise.all([raw.close(), ours.close(), theirs.close()]);
+    await Promise.all([raw.close(), ours.close(), theirs.close(), single.close()]);
   }
 }
 
@@ -151,7 +157,7 @@ async function prepareVariant(server, backbone, { shadows }) {
 /**
  * @param {number} size
  * @param {{ results: Record<string, Result>, batches: Map<number, number>, batch: number,
- *   delay: { p50: number, p99: number, max: number }, memory: { none: number, ours: number, wholeModels: number } }} measured
+ *   delay: { p50: number, p99: number, max: number }, memory: { none: number, ours: number, wholeModels: number, servers: number } }} measured
  */
 function reported(size, { results, batches, batch, delay, memory }) {
   const rate = (/** @type {string} */ name) => results[name]?.perSecond.median ?? Number.NaN;
@@ -167,7 +173,7 @@ function reported(size, { results, batches, batch, delay, memory }) {
     ratesTable(results, raw),
     `Rows by size of batch, 16 routes mixed: ${[...batches].map(([rows, count]) => `${count} in ${rows}`).join(", ")}`,
     `Main thread late, 16 routes mixed: p50 ${digits(delay.p50)} ms, p99 ${digits(delay.p99)} ms, max ${digits(delay.max)} ms`,
-    `Memory: ${digits(memory.ours / MIB)} MiB; as whole models ${digits(memory.wholeModels / MIB)} MiB; of a server without models ${digits(memory.none / MIB)} MiB`,
+    `Memory under 16 routes mixed: ${digits(memory.ours / MIB)} MiB; as whole models ${digits(memory.wholeModels / MIB)} MiB; as ${HEADS} servers with one each ${digits(memory.servers / MIB)} MiB; of a server without models ${digits(memory.none / MIB)} MiB`,
     `A shadow costs ${digits(100 * (1 - rate("one route with a shadow") / rate("one route")))} % of throughput, a canary ${digits(100 * (1 - rate("one route with a canary") / rate("one route")))} %`,
     `16 routes on one image take ${digits(latency(all) / latency(one))} x one route; as whole models ${digits(latency(`whole models: ${all}`) / latency(`whole models: ${one}`))} x`,
   ].join("\n");
@@ -190,6 +196,11 @@ function reported(size, { results, batches, batch, delay, memory }) {
     {
       name: `${name}: the same, beyond what a server without models has`,
       value: (memory.ours - memory.none) / (memory.wholeModels - memory.none),
+      limit: 1 / 8,
+    },
+    {
+      name: `${name}: memory by that of ${HEADS} servers with a whole model each`,
+      value: memory.ours / memory.servers,
       limit: 1 / 8,
     },
     {
