@@ -3,7 +3,7 @@
  * unloading, happens one after the other and beside the requests; a request takes the current generation when it
  * comes and keeps it to its end.
  */
-import { asPolyheadError, PolyheadError } from "../base/errors.js";
+import { PolyheadError } from "../base/errors.js";
 import type { Identity } from "../onnx/identity.js";
 import type { Metadata } from "../onnx/metadata.js";
 import type { Model } from "../onnx/model.js";
@@ -11,12 +11,13 @@ import { revisionOf } from "../onnx/revision.js";
 import type { SessionOptions } from "../runtime/backend.js";
 import type { Runtime } from "../runtime/runtime.js";
 import type { Tensor } from "../tensor/tensor.js";
+import { type Answer, answerOf, type Made, type RouteAnswer, shadowAnswer } from "./answer.js";
 import { FeatureCache } from "./feature-cache.js";
 import { type Binding, type Member, makeMember, type Signature } from "./member.js";
 import { Plan } from "./plan.js";
 import { bindRequest, digestOf, type Inputs, rowsOf } from "./request.js";
 import { Route, type RouteTarget } from "./route.js";
-import { type Done, Scheduler, type SchedulerOptions } from "./scheduler.js";
+import { Scheduler, type SchedulerOptions } from "./scheduler.js";
 import { Sightings } from "./sightings.js";
 
 /** Settings of an engine. */
@@ -65,44 +66,6 @@ export interface RunOptions {
   readonly key?: string;
   /** Revisions that shall answer, by route, where it is not to be decided by the route. */
   readonly revisions?: Readonly<Record<string, string>>;
-}
-
-/** What a route answers. */
-export interface RouteAnswer {
-  /** The revision that made it. */
-  readonly revision: string;
-  /** The revisions of the backbones and adapters that it read, each after what it reads itself. */
-  readonly through: readonly string[];
-  readonly outputs: Readonly<Record<string, Tensor>>;
-  /** What the route's shadows made of the same features. */
-  readonly shadows: readonly ShadowAnswer[];
-  /** What the main revision made of the same features, when a canary of a compared route answered. */
-  readonly reference?: ShadowAnswer;
-}
-
-/** What a revision makes that runs beside the answering one, or why it does not. */
-export interface ShadowAnswer {
-  readonly revision: string;
-  readonly outputs: Readonly<Record<string, Tensor>> | undefined;
-  readonly error?: PolyheadError;
-}
-
-/** What a request gets. */
-export interface Answer<Name extends string = string> {
-  /** Number of the generation that answered all of it. */
-  readonly generation: number;
-  /** Whether features came from the cache. */
-  readonly cached: boolean;
-  /** Segments that ran: the revisions that share each, and how long it took in milliseconds. */
-  readonly ran: readonly { readonly usedBy: readonly string[]; readonly milliseconds: number }[];
-  /** Milliseconds in the queue, and from there to the result. */
-  readonly queued: number;
-  readonly running: number;
-  /** Rows of all requests that ran together; 0 when everything came from the cache. */
-  readonly batchRows: number;
-  /** The same for requests that ran together; 0 when everything came from the cache. */
-  readonly batch: number;
-  readonly routes: Readonly<Record<Name, RouteAnswer>>;
 }
 
 /** A loaded model as people see it. */
@@ -415,13 +378,14 @@ export class Engine {
         timeout: options.timeout,
         signal: options.signal,
       });
+      const made: Made = { ...done, constants: plan.constants };
       const routes = asked.map(({ name, member, shadows: own, reference }): [Name, RouteAnswer] => {
-        const [compared] = reference && shadows.includes(reference) ? [shadowAnswer(reference, done)] : [];
+        const [compared] = reference && shadows.includes(reference) ? [shadowAnswer(reference, made)] : [];
         return [
           name,
           {
-            ...answerOf(name, member, done),
-            shadows: own.filter((each) => shadows.includes(each)).map((each) => shadowAnswer(each, done)),
+            ...answerOf(name, member, made),
+            shadows: own.filter((each) => shadows.includes(each)).map((each) => shadowAnswer(each, made)),
             ...(compared && { reference: compared }),
           },
         ];
@@ -541,37 +505,6 @@ interface Choice {
 
 /** Earlier revisions that a route remembers. */
 const HISTORY = 32;
-
-/** @throws PolyheadError why a value of the answer is missing */
-function answerOf(
-  name: string,
-  { revision, outputs, providers }: Member,
-  { values, failures }: Done,
-): Omit<RouteAnswer, "shadows"> {
-  const made = [...outputs].map(([output, identity]) => {
-    const value = values.get(identity);
-    if (value) return [output, value] as const;
-    const cause = failures.get(identity);
-    if (!cause) throw new PolyheadError("INTERNAL", `Nothing made the output ${JSON.stringify(output)}.`, {});
-    const message = `The route ${JSON.stringify(name)} failed: ${cause.message}`;
-    throw new PolyheadError(cause.code, message, { ...cause.details, route: name, revision }, { cause });
-  });
-  const through = providers.map((each) => each.revision);
-  return { revision, through, outputs: Object.fromEntries(made) };
-}
-
-function shadowAnswer(member: Member, done: Done): ShadowAnswer {
-  const { revision } = member;
-  try {
-    return { revision, outputs: answerOf("shadow", member, done).outputs };
-  } catch (thrown) {
-    return {
-      revision,
-      outputs: undefined,
-      error: asPolyheadError(thrown, "RUN_FAILED", "The shadow failed"),
-    };
-  }
-}
 
 /** Whether a request for other members has all that this one reads. */
 function isFedBy({ inputs }: Member, given: ReadonlyMap<Identity, Tensor>): boolean {

@@ -1,4 +1,5 @@
 /** The engine: models in, routes published, requests answered. */
+export type { Answer, RouteAnswer, ShadowAnswer } from "./answer.js";
 export * from "./engine.js";
 export type { Binding, Signature } from "./member.js";
 export type { Inputs } from "./request.js";

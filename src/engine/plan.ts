@@ -17,6 +17,7 @@ import type { Handle, Runtime } from "../runtime/runtime.js";
 import { DTYPES } from "../tensor/dtype.js";
 import { elementCount, isConcrete } from "../tensor/shape.js";
 import type { Tensor } from "../tensor/tensor.js";
+import { constantsAmong } from "./constants.js";
 import type { Member } from "./member.js";
 
 /** What a runtime needs for a segment. */
@@ -54,7 +55,12 @@ export class Plan {
   readonly #rowless: ReadonlySet<Identity>;
   #users = 1;
 
-  private constructor(segments: readonly PlannedSegment[], sources: readonly Member[]) {
+  private constructor(
+    segments: readonly PlannedSegment[],
+    sources: readonly Member[],
+    /** Outputs of members that depend on no input. */
+    readonly constants: ReadonlyMap<Identity, Tensor>,
+  ) {
     this.#segments = segments;
     const borders = segments.flatMap(({ segment }) => segment.inputs);
     this.#rowless = new Set(borders.filter((value) => !isListOfRows(value, sources)));
@@ -98,7 +104,9 @@ export class Plan {
         planned.push(made);
         if (isNew) await warmUp(made, sources, runtime);
       }
-      return new Plan(planned, sources);
+      const outputs = members.flatMap((each) => [...each.outputs.values()]);
+      const constants = await constantsAmong(outputs, sources, runtime, previous?.constants ?? new Map());
+      return new Plan(planned, sources, constants);
     } catch (thrown) {
       await Promise.all(planned.map(release));
       throw asPolyheadError(thrown, "LOAD_FAILED", "The model could not be loaded");
