@@ -65,6 +65,8 @@ export interface AdaptOptions {
   readonly seed?: number;
   /** Share of the head's quality that has to be kept; 0.9 by default. */
   readonly floor?: number;
+  /** Standard errors by which a smaller map or a cheaper tap may do worse than the best; 1 by default. */
+  readonly slack?: number | undefined;
   readonly provenance?: Readonly<Record<string, unknown>>;
   readonly progress?: (done: number, total: number) => void;
 }
@@ -98,12 +100,12 @@ export async function adaptHead(options: AdaptOptions): Promise<AdaptedHead> {
     for (const rung of rungs)
       judged.push(reportOf(rung, agreementOf(native, await answers(rung.heldOut), truth)));
     const { name: tap, shape } = offer.tap;
-    const enough = enoughOf(judged, target.rows).name;
+    const enough = enoughOf(judged, target.rows, options.slack).name;
     climbed.push({ offer, place, rungs, report: { tap, shape, flops: offer.flops, rungs: judged, enough } });
     options.progress?.(place + 1, offers.length);
   }
   const taps = climbed.map(({ report }) => report);
-  const { offer, place, rungs, report: own } = bestOf(climbed, target.rows);
+  const { offer, place, rungs, report: own } = bestOf(climbed, target.rows, options.slack);
   const rung = rungs.find(({ name }) => name === own.enough);
   const judged = own.rungs.find(({ name }) => name === own.enough);
   if (!rung || !judged) throw new PolyheadError("INTERNAL", "No rung was climbed.", {});

@@ -47,6 +47,7 @@ export async function adaptImages(
       testTarget && { test: { target: testTarget, features: testFeatures, truth: judged.truth } }),
     open: options.open,
     rungs: options.rungs,
+    slack: options.slack,
     ...(options.folds !== undefined && { folds: options.folds }),
     ...(options.seed !== undefined && { seed: options.seed }),
     ...(options.floor !== undefined && { floor: options.floor }),

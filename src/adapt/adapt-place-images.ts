@@ -81,6 +81,7 @@ export async function adaptPlaceImages(
     input: sizeOf(options),
     open: options.open,
     rungs: options.rungs,
+    slack: options.slack,
     ...(options.folds !== undefined && { folds: options.folds }),
     ...(options.seed !== undefined && { seed: options.seed }),
     ...(options.floor !== undefined && { floor: options.floor }),

@@ -54,6 +54,8 @@ export interface AdaptPlacesOptions {
   readonly folds?: number;
   readonly seed?: number;
   readonly floor?: number;
+  /** Standard errors by which a smaller map or a cheaper tap may do worse than the best; 1 by default. */
+  readonly slack?: number | undefined;
   readonly provenance?: Readonly<Record<string, unknown>>;
   readonly progress?: (done: number, total: number) => void;
 }
@@ -107,13 +109,13 @@ export async function adaptPlaces(options: AdaptPlacesOptions): Promise<AdaptedH
       shape: choice[0]?.offer.tap.shape ?? [],
       flops: Math.max(...choice.map(({ offer }) => offer.flops)),
       rungs: judged,
-      enough: enoughOf(judged, fitted).name,
+      enough: enoughOf(judged, fitted, options.slack).name,
     };
     // The features of other taps are computed again should one of them be chosen after all.
     climbed.push({ choice, sources: choices.length > 1 ? [] : sources, sets, report });
     options.progress?.(at + 1, choices.length);
   }
-  const best = bestOf(climbed, fitted);
+  const best = bestOf(climbed, fitted, options.slack);
   const set = best.sets.find(({ name }) => name === best.report.enough);
   const judged = best.report.rungs.find(({ name }) => name === best.report.enough);
   if (!set || !judged) throw new PolyheadError("INTERNAL", "No rung was climbed.", {});

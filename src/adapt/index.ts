@@ -11,3 +11,4 @@ export * from "./judgement.js";
 export * from "./ladder.js";
 export * from "./sources.js";
 export * from "./through-adapter.js";
+export * from "./upgrade.js";

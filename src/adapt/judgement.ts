@@ -78,10 +78,13 @@ export function agreementOnly(judged: RungReport): Agreement {
   };
 }
 
-/** The lowest rung whose agreement is within one standard error of the best. */
-export function enoughOf(rungs: readonly RungReport[], examples: number): RungReport {
+/**
+ * The lowest rung whose agreement is within the noise of the best.
+ * @param slack standard errors that count as noise
+ */
+export function enoughOf(rungs: readonly RungReport[], examples: number, slack = 1): RungReport {
   const best = Math.max(...rungs.map(({ agreement }) => agreement));
-  const found = rungs.find(({ agreement }) => agreement >= best - errorOf(best, examples));
+  const found = rungs.find(({ agreement }) => agreement >= best - slack * errorOf(best, examples));
   if (found) return found;
   throw new PolyheadError(
     "INVALID_ARGUMENT",
@@ -92,16 +95,20 @@ export function enoughOf(rungs: readonly RungReport[], examples: number): RungRe
   );
 }
 
-/** Of the taps within one standard error of the best the one that costs least. */
+/**
+ * Of the taps within the noise of the best the one that costs least.
+ * @param slack standard errors that count as noise
+ */
 export function bestOf<Climbed extends { readonly report: TapReport }>(
   climbed: readonly Climbed[],
   examples: number,
+  slack = 1,
 ): Climbed {
   const agreementAt = ({ report }: Climbed) =>
     report.rungs.find(({ name }) => name === report.enough)?.agreement ?? Number.NEGATIVE_INFINITY;
   const best = Math.max(...climbed.map(agreementAt));
   const [cheapest] = climbed
-    .filter((each) => agreementAt(each) >= best - errorOf(best, examples))
+    .filter((each) => agreementAt(each) >= best - slack * errorOf(best, examples))
     .sort((a, b) => a.report.flops - b.report.flops);
   if (cheapest) return cheapest;
   throw new PolyheadError("INVALID_ARGUMENT", "No tap was offered for the head to read.", {});

@@ -44,6 +44,8 @@ export interface AdaptImagesOptions {
   readonly folds?: number;
   readonly seed?: number;
   readonly floor?: number;
+  /** Standard errors by which a smaller map or a cheaper tap may do worse than the best; 1 by default. */
+  readonly slack?: number | undefined;
   readonly inFlight?: number;
   /** Names for the provenance. */
   readonly names?: Readonly<Record<string, string>>;

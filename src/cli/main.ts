@@ -20,6 +20,7 @@ import { addSplit } from "./verbs/split.js";
 import { addSwitch } from "./verbs/switch.js";
 import { addTeach } from "./verbs/teach.js";
 import { addTune } from "./verbs/tune.js";
+import { addUpgrade } from "./verbs/upgrade.js";
 
 /** Each adds one verb; in the order of the help. */
 const VERBS: readonly ((program: Command) => void)[] = [
@@ -33,6 +34,7 @@ const VERBS: readonly ((program: Command) => void)[] = [
   addTeach,
   addAdapt,
   addPlan,
+  addUpgrade,
   addTune,
   addGrad,
   addServe,

@@ -6,12 +6,15 @@
 import { asPolyheadError, PolyheadError } from "../base/errors.js";
 import type { Engine, LoadedModel } from "../engine/index.js";
 import { toEvaluation } from "../onnx/evaluation.js";
+import type { Metadata } from "../onnx/metadata.js";
 import type { Model } from "../onnx/model.js";
 import { readModel } from "../onnx/read.js";
+import { modelBytes } from "../onnx/write.js";
 import type { Route, RouteChange, RoutesDocument, Store } from "../store/index.js";
 import { isRetargeting, retargeted, routeTo, withCandidate } from "../store/index.js";
 import { Answering } from "./answering.js";
 import { Comparisons } from "./comparisons.js";
+import { type NamedBackbone, withPlan } from "./head-plan.js";
 import { prometheusText } from "./metrics.js";
 import { DEFAULT_LIMITS } from "./protocol/limits.js";
 import type {
@@ -216,6 +219,7 @@ export class Deployment implements Service {
       ...target,
       task: metadata.task,
       labels: metadata.labels?.length,
+      quality: this.#adapterOf(target.revisions[0]?.revision ?? "")?.quality ?? metadata.quality,
       ...this.#statistics.totals(name),
       comparisons: this.#comparisons.report(name, [...compared, ...target.shadows]),
     };
@@ -230,7 +234,13 @@ export class Deployment implements Service {
 
   async addModel(file: Uint8Array, route: string | undefined, author: Author): Promise<string> {
     const { model } = toEvaluation(await readModel(file));
-    return this.#change(() => this.#add(model, route, author));
+    return this.#change(() => this.#add(model, route, author)).catch(async (thrown) => {
+      throw await withPlan(thrown, model, route, () => this.#backboneModels());
+    });
+  }
+
+  async modelFile(revision: string): Promise<Uint8Array> {
+    return modelBytes(await this.#store.model(revision));
   }
 
   /**
@@ -417,6 +427,13 @@ export class Deployment implements Service {
     return generation;
   }
 
+  async #backboneModels(): Promise<NamedBackbone[]> {
+    const names = [...(await this.#backbones())];
+    return Promise.all(
+      names.map(async ([name, revision]) => ({ name, model: await this.#store.model(revision) })),
+    );
+  }
+
   /** Loaded backbones by the names that they were kept under; they are models without being routes. */
   async #backbones(): Promise<ReadonlyMap<string, string>> {
     const loaded = this.#loadedModels();
@@ -496,6 +513,13 @@ export class Deployment implements Service {
       const model = loaded.get(revision);
       return model ? [{ name, versions: [revision], ...model.signature, metadata: model.metadata }] : [];
     });
+  }
+
+  /** What is known of the adapter that a revision reads through; undefined where there is none. */
+  #adapterOf(revision: string): Metadata | undefined {
+    const loaded = this.#loadedModels();
+    const through = (loaded.get(revision)?.through ?? []).flatMap((each) => loaded.get(each)?.metadata ?? []);
+    return through.find(({ role }) => role === "adapter");
   }
 
   /** Counts for a canary on trial what it did, and takes it away when it has crossed its limits. */

@@ -182,6 +182,8 @@ export interface RouteStatus extends RouteTarget {
   readonly name: string;
   readonly task: string | undefined;
   readonly labels: number | undefined;
+  /** How good the head is, as it was measured when it was made or adapted; what was measured, and how, is in it. */
+  readonly quality?: Readonly<Record<string, unknown>> | undefined;
   readonly requests: number;
   readonly failed: number;
   readonly comparisons: readonly Comparison[];
@@ -244,6 +246,8 @@ export interface Service {
    * @throws PolyheadError what loading throws
    */
   addModel(file: Uint8Array, route: string | undefined, author: Author): Promise<string>;
+  /** The ONNX file of a revision that the store has. @throws PolyheadError NOT_FOUND */
+  modelFile(revision: string): Promise<Uint8Array>;
   /**
    * Points several routes elsewhere at once: a request sees all of it or nothing.
    * @returns the generation from which on it holds

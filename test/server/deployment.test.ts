@@ -5,6 +5,8 @@ import sharp from "sharp";
 import { afterEach, describe, expect, it } from "vitest";
 import { loadModel } from "../../src/files/disk.js";
 import { readMetadata, withMetadata } from "../../src/onnx/metadata.js";
+import { readModel } from "../../src/onnx/read.js";
+import { revisionOf } from "../../src/onnx/revision.js";
 import { modelBytes } from "../../src/onnx/write.js";
 import type { Deployment } from "../../src/server/deployment.js";
 import { Store } from "../../src/store/index.js";
@@ -99,6 +101,39 @@ describe("a deployment", () => {
     await expect(running.inferImage({ routes: ["trunk"], image: await png(100, 1) })).rejects.toMatchObject({
       code: "INPUT_MISMATCH",
     });
+  });
+
+  it("refuses a head of other features with the way to them, in names of its own", async () => {
+    const trunk = await backbone();
+    const running = await deploy(await newFolder());
+    await running.addModel(modelBytes(trunk), "trunk", author);
+    const own = head(trunk, [1, 0, 0, 1]);
+    const taps = (readMetadata(own).taps ?? []).map((tap) => ({ ...tap, identity: "0".repeat(64) }));
+    const stranger = modelBytes(withMetadata(own, { taps }));
+    await expect(running.addModel(stranger, "food", author)).rejects.toMatchObject({
+      code: "HEAD_MISMATCH",
+      message: expect.stringContaining('The way to "trunk" is adapt: polyhead plan --backbone trunk.onnx'),
+      details: {
+        plan: {
+          backbone: "trunk",
+          way: "adapt",
+          reasons: [expect.stringContaining("of which the head would talk nonsense")],
+          command: expect.stringContaining("--head food.onnx"),
+        },
+      },
+    });
+    expect(running.routes().map(({ name }) => name)).not.toContain("food");
+  });
+
+  it("shows how good a head is, as its file says", async () => {
+    const trunk = await backbone();
+    const running = await deploy(await newFolder());
+    await running.addModel(modelBytes(trunk), "trunk", author);
+    const quality = { measure: "agreement", kept: 0.93 };
+    const judged = withMetadata(head(trunk, [1, 0, 0, 1]), { quality });
+    const revision = await running.addModel(modelBytes(judged), "food", author);
+    expect(running.route("food").quality).toEqual(quality);
+    expect(await revisionOf(await readModel(await running.modelFile(revision)))).toBe(revision);
   });
 
   it("compares shadows, and counts what it answered", async () => {

@@ -22,6 +22,8 @@ export interface Control {
    * @throws PolyheadError what loading throws
    */
   add(model: Model, title: string, route: string | undefined): Promise<string>;
+  /** The model of a revision. @throws PolyheadError NOT_FOUND */
+  model(revision: string): Promise<Model>;
   /** All routes. */
   routes(): Promise<readonly ListedRoute[]>;
   /** Changes, the newest first; of one route or of all. @throws PolyheadError NOT_FOUND */

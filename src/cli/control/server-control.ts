@@ -3,6 +3,7 @@ import type { Static, TSchema } from "typebox";
 import { Type } from "typebox";
 import { asError, ERROR_CATALOGUE, type ErrorCode, PolyheadError } from "../../base/errors.js";
 import type { Model } from "../../onnx/model.js";
+import { readModel } from "../../onnx/read.js";
 import { modelBytes } from "../../onnx/write.js";
 import { CONTROL_PREFIX } from "../../server/http/control-routes.js";
 import { AddAnswer, GenerationAnswer, RoutesAnswer } from "../../server/http/control-schemas.js";
@@ -65,6 +66,13 @@ export class ServerControl implements Control {
     return answer.revision;
   }
 
+  async model(revision: string): Promise<Model> {
+    const path = `${CONTROL_PREFIX}/models/${encodeURIComponent(revision)}`;
+    return this.#fetch("GET", path, async (response) =>
+      readModel(new Uint8Array(await response.arrayBuffer())),
+    );
+  }
+
   async routes(): Promise<readonly ListedRoute[]> {
     const { routes } = await this.#ask("GET", `${CONTROL_PREFIX}/routes`, RoutesAnswer);
     return routes.map(({ comparisons: _, ...route }) => route);
@@ -116,13 +124,24 @@ export class ServerControl implements Control {
     return reason === undefined ? {} : { reason };
   }
 
-  /** @throws PolyheadError what the server answers; CLOSED when it does not */
-  async #ask<Schema extends TSchema>(
+  #ask<Schema extends TSchema>(
     method: string,
     path: string,
     schema: Schema,
     body?: Blob | object,
   ): Promise<Static<Schema>> {
+    const read = async (response: Response) =>
+      checked(schema, JSON.parse(await response.text()), "The server's answer");
+    return this.#fetch(method, path, read, body);
+  }
+
+  /** @throws PolyheadError what the server answers; CLOSED when it does not */
+  async #fetch<T>(
+    method: string,
+    path: string,
+    read: (response: Response) => Promise<T>,
+    body?: Blob | object,
+  ): Promise<T> {
     const headers = new Headers({ "x-polyhead-author": this.#author.by });
     if (this.#token !== undefined) headers.set("authorization", `Bearer ${this.#token}`);
     const isFile = body instanceof Blob;
@@ -136,9 +155,8 @@ export class ServerControl implements Control {
         signal,
         ...(content === undefined ? {} : { body: content }),
       });
-      const text = await response.text();
-      if (!response.ok) throw refusal(response.status, text);
-      return checked(schema, JSON.parse(text), "The server's answer");
+      if (!response.ok) throw refusal(response.status, await response.text());
+      return await read(response);
     } catch (thrown) {
       if (thrown instanceof PolyheadError) throw thrown;
       const { cause, message } = asError(thrown);

@@ -39,6 +39,10 @@ export class StoreControl implements Control {
     return revision;
   }
 
+  model(revision: string): Promise<Model> {
+    return this.#store.model(revision);
+  }
+
   async routes(): Promise<readonly ListedRoute[]> {
     const [{ routes }, models] = await Promise.all([this.#store.routes(), this.#store.models()]);
     return [...routes].map(([name, route]) => {

@@ -22,7 +22,7 @@ export function parseTargets(words: readonly string[], known: ReadonlySet<string
     if (name === undefined || revision === undefined) {
       throw new PolyheadError(
         "INVALID_ARGUMENT",
-        `${JSON.stringify(word)} is not a change of a route; expected NAME=REVISION, or one NAME with --rollback.`,
+        `${JSON.stringify(word)} is not a change of a route; expected NAME=REVISION, or NAMEs with --rollback.`,
         { got: word },
       );
     }

@@ -2,6 +2,7 @@
 import type { Command } from "commander";
 import { PolyheadError } from "../../base/errors.js";
 import { type ControlOptions, openControl, withControlOptions } from "../control/open-control.js";
+import { earlierTargets } from "../control/rollback.js";
 import { namesOf, parseTargets } from "../control/targets.js";
 import { type Outcome, performs } from "../outcome.js";
 
@@ -13,7 +14,7 @@ export function addSwitch(program: Command): void {
     .command("switch")
     .description("point routes of a running server or of a store to other revisions, all at once")
     .argument("<changes...>", "NAME=REVISION; the first 8 letters of a revision or more will do")
-    .option("--rollback", "point the one route NAME to where it pointed before its last change");
+    .option("--rollback", "point the routes that are named to where they pointed before their last change");
   performs(withControlOptions(command, true), perform);
 }
 
@@ -24,13 +25,19 @@ async function perform(words: readonly string[], options: Options): Promise<Outc
     const generation = await control.switch(targets);
     return { data: { generation, targets }, text: describe(generation, targets) };
   }
-  const [name, ...others] = words;
-  if (name === undefined || others.length > 0 || name.includes("=")) {
+  const assigned = words.find((word) => word.includes("="));
+  if (assigned !== undefined) {
     throw new PolyheadError(
       "INVALID_ARGUMENT",
-      `--rollback takes the name of one route; got ${words.join(" ")}.`,
+      `--rollback takes names of routes; got ${JSON.stringify(assigned)}.`,
       { got: words },
     );
+  }
+  const [name = "", ...others] = words;
+  if (others.length > 0) {
+    const targets = await earlierTargets(control, words);
+    const generation = await control.switch(targets);
+    return { data: { generation, targets }, text: describe(generation, targets) };
   }
   const generation = await control.rollback(name);
   const route = (await control.routes()).find((each) => each.name === name);

@@ -112,6 +112,16 @@ export function addControlRoutes(app: FastifyInstance, service: Service, limits:
 }
 
 function addReadingRoutes(app: FastifyInstance, service: Service, limits: Limits): void {
+  app.get<{ Params: { readonly revision: string } }>(
+    `${CONTROL_PREFIX}/models/:revision`,
+    documented("control", "The ONNX file of a revision", "control", {}),
+    async ({ params }, reply) => {
+      const file = await service.modelFile(checkModelName(params.revision, "The revision", limits));
+      return reply
+        .type("application/octet-stream")
+        .send(Buffer.from(file.buffer, file.byteOffset, file.byteLength));
+    },
+  );
   app.get(
     `${CONTROL_PREFIX}/routes`,
     documented("control", "All routes", "read", { answer: RoutesAnswer }),

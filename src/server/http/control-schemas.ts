@@ -106,6 +106,11 @@ export const RouteAnswer = Type.Object(
     limits: Type.Optional(CanaryLimits),
     task: Type.Optional(Type.String()),
     labels: Type.Optional(Type.Integer()),
+    quality: Type.Optional(
+      Type.Record(Type.String(), Type.Unknown(), {
+        description: "How good the head is, as it was measured when it was made or adapted.",
+      }),
+    ),
     requests: Type.Integer(),
     failed: Type.Integer(),
     comparisons: Type.Array(Comparison),

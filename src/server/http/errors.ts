@@ -6,7 +6,7 @@
 import type { Socket } from "node:net";
 import type { FastifyError, FastifyReply, FastifyRequest } from "fastify";
 import { type ErrorCode, PolyheadError } from "../../base/errors.js";
-import { publicError, retryAfter } from "../protocol/public-error.js";
+import { publicError, publicPlan, retryAfter } from "../protocol/public-error.js";
 
 const PROTOCOL_PATH = /^\/v2(?:\/|$)/;
 
@@ -19,7 +19,7 @@ export function answerError(thrown: unknown, request: FastifyRequest, reply: Fas
   if (isHidden || http === 500) request.log.error({ err: error.cause ?? error }, error.message);
   if (http === 503) reply.header("retry-after", retryAfter(error));
   if (http === 401) reply.header("www-authenticate", 'Bearer realm="polyhead"');
-  return send(request, reply, http, message, code);
+  return send(request, reply, http, message, code, publicPlan(error));
 }
 
 /** Answers a request for a path that does not exist. */
@@ -82,8 +82,9 @@ function send(
   status: number,
   error: string,
   code: ErrorCode,
+  plan?: unknown,
 ): FastifyReply {
-  const body = PROTOCOL_PATH.test(request.url) ? { error } : { error, code };
+  const body = PROTOCOL_PATH.test(request.url) ? { error } : { error, code, plan };
   // Bytes, because the library adds a charset to texts, and KServe's client reads errors of the plain type only.
   const bytes = Buffer.from(JSON.stringify(body));
   return reply.code(status).header("content-type", "application/json").send(bytes);

@@ -13,7 +13,15 @@ const Counted = Type.Integer({ minimum: 0 });
 
 /** What went wrong. */
 export const ErrorAnswer = Type.Object(
-  { error: Type.String(), code: Type.Optional(Type.String()) },
+  {
+    error: Type.String(),
+    code: Type.Optional(Type.String()),
+    plan: Type.Optional(
+      Type.Record(Type.String(), Type.Unknown(), {
+        description: "Of a head that fits no backbone here: the way to one, the reasons and the command.",
+      }),
+    ),
+  },
   { title: "Error", description: "What went wrong: what came, what was expected and how to mend it." },
 );
 

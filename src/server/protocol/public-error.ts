@@ -44,6 +44,14 @@ export function retryAfter({ details }: PolyheadError): number {
   return typeof seconds === "number" && seconds >= 1 ? Math.ceil(seconds) : 1;
 }
 
+/** The plan in the details of a failure, as clients may see it; undefined where there is none. */
+export function publicPlan({ details }: PolyheadError): unknown {
+  if (details.plan === undefined) return undefined;
+  return JSON.parse(JSON.stringify(details.plan), (_, value) =>
+    typeof value === "string" ? withoutPaths(value) : value,
+  );
+}
+
 /** The text without absolute paths of this machine and without stack frames. */
 export function withoutPaths(text: string): string {
   return text

@@ -88,6 +88,12 @@ describe("models", () => {
     expect((await send(at.url, `${P}/models`, { body: file })).json()).toEqual({ revision });
   });
 
+  it("are given back by their revision", async () => {
+    const answer = await fetch(`${at.url}${P}/models/${revision}`);
+    expect([answer.status, answer.headers.get("content-type")]).toEqual([200, "application/octet-stream"]);
+    expect(await answer.text()).toBe(revision);
+  });
+
   it("are uploaded in forms", async () => {
     const form = new FormData();
     form.set("route", "formed");

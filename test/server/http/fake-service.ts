@@ -222,6 +222,10 @@ export class FakeService implements Service {
     }));
   }
 
+  async modelFile(revision: string): Promise<Uint8Array> {
+    return new TextEncoder().encode(revision);
+  }
+
   async addModel(file: Uint8Array, route: string | undefined, author: Author): Promise<string> {
     const revision = createHash("sha256").update(file).digest("hex");
     this.changes.push({ what: "add", author, ...(route !== undefined && { name: route }) });
