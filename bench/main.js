@@ -7,6 +7,7 @@ import { cpus, totalmem } from "node:os";
 import { dirname } from "node:path";
 import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
+import { measureAdapt } from "./adapt.js";
 import { measureCached } from "./cached.js";
 import { measureDetect } from "./detect.js";
 import { measureHeads } from "./heads.js";
@@ -29,6 +30,7 @@ const MEASUREMENTS = {
   others: measureOthers,
   serve: measureServe,
   train: measureTrain,
+  adapt: measureAdapt,
   mnist: measureMnist,
   detect: measureDetect,
   tune: measureTune,

@@ -4,9 +4,18 @@
  * another, so that few examples go far (Maiorca et al. 2023). Features are centred but not scaled one by one,
  * because that would undo the rotation which is looked for.
  */
-import { type Matrix as Dense, QrDecomposition, SingularValueDecomposition } from "ml-matrix";
+import { type Matrix as Dense, SingularValueDecomposition } from "ml-matrix";
 import { standardisationOf } from "../teach/classifier.js";
-import { dot, type Matrix, multiplyTransposed, transpose, zeros } from "../teach/linear-algebra.js";
+import {
+  addScaled,
+  dot,
+  type Matrix,
+  matrixOf,
+  multiplyTransposed,
+  row,
+  transpose,
+  zeros,
+} from "../teach/linear-algebra.js";
 import { type AffineMap, centredMap } from "./affine.js";
 import { dense, plain } from "./dense.js";
 
@@ -36,19 +45,36 @@ function centred(features: Matrix): { features: Matrix; mean: Float64Array } {
 
 /**
  * U Vᵀ of target' source = U S Vᵀ. With fewer examples than features both sides are first written in a basis of
- * the examples' own span (QR), so that the decomposition is as small as the examples are many.
+ * the examples' own span, so that the decomposition is as small as the examples are many.
  */
 function polarFactor(source: Matrix, target: Matrix): Matrix {
   const isWide = source.rows < Math.min(source.columns, target.columns);
   if (!isWide) return isometryOf(dense(multiplyTransposed(transpose(target), transpose(source))));
-  const [from, to] = [source, target].map((each) => new QrDecomposition(dense(transpose(each))));
-  if (!from || !to) return zeros(target.columns, source.columns);
-  const core = to.upperTriangularMatrix.mmul(from.upperTriangularMatrix.transpose());
-  const turned = dense(isometryOf(core));
-  return plain(to.orthogonalMatrix.mmul(turned).mmul(from.orthogonalMatrix.transpose()));
+  const [from, to] = [basisOf(source), basisOf(target)];
+  const [given, wanted] = [multiplyTransposed(source, from), multiplyTransposed(target, to)];
+  const core = isometryOf(dense(multiplyTransposed(transpose(wanted), transpose(given))));
+  const turned = multiplyTransposed(transpose(to), transpose(core));
+  return multiplyTransposed(turned, transpose(from));
+}
+
+/**
+ * Orthonormal rows that span the rows of a matrix (modified Gram-Schmidt, each row twice, which is enough for working
+ * precision: Giraud et al. 2005). Along rows this is many times faster than the library's QR decomposition.
+ */
+function basisOf(features: Matrix): Matrix {
+  const found: Float64Array[] = [];
+  for (let at = 0; at < features.rows; at++) {
+    const own = Float64Array.from(row(features, at));
+    const length = Math.sqrt(dot(own, own));
+    for (const _ of [1, 2]) for (const known of found) addScaled(own, -dot(own, known), known);
+    const left = Math.sqrt(dot(own, own));
+    if (left > NOTHING * length && left > 0) found.push(own.map((value) => value / left));
+  }
+  return { ...matrixOf(found), columns: features.columns };
 }
 
 function isometryOf(matrix: Dense): Matrix {
+  if (matrix.rows === 0 || matrix.columns === 0) return zeros(matrix.rows, matrix.columns);
   const { leftSingularVectors, rightSingularVectors, diagonal } = new SingularValueDecomposition(matrix, {
     autoTranspose: true,
   });

@@ -79,9 +79,10 @@ async function trainedFully(monolith: Model, data: string): Promise<Model> {
   }
 }
 
-const upgrade = (data: string, ...more: string[]) =>
+const upgrade = (data: string, ...more: string[]) => upgradeOn([at(data)], ...more);
+const upgradeOn = (data: readonly string[], ...more: string[]) =>
   polyhead(
-    ...["upgrade", "--from", at("old.onnx"), "--to", at("tuned.onnx"), "--data", at(data)],
+    ...["upgrade", "--from", at("old.onnx"), "--to", at("tuned.onnx"), "--data", ...data],
     ...["--cache", at("cache"), ...more],
   );
 const listed = async () => JSON.parse((await polyhead("heads", "ls", ...store())).stdout).routes;
@@ -112,7 +113,7 @@ describe("polyhead upgrade", () => {
 
   it("leaves heads that lose too much on the old backbone when told so", async () => {
     const before = await listed();
-    const run = await upgrade("groups", `groups=${at("few")}`, "--leave", ...store());
+    const run = await upgradeOn([at("groups"), `groups=${at("few")}`], "--leave", ...store());
     expect(run.status).toBe(0);
     const { routes, targets } = JSON.parse(run.stdout);
     expect(routes).toMatchObject([
