@@ -9,7 +9,10 @@ import type { ControlOptions } from "../control/open-control.js";
 import type { LossOptions } from "../loss-option.js";
 
 /** Every way to train. */
-export const WAYS = IMAGE_WAYS;
+export const WAYS = [...IMAGE_WAYS, "detect"] as const;
+
+/** The options of a way that learns from images with one class each. */
+export type ClassTuneOptions = TuneOptions & { readonly way: (typeof IMAGE_WAYS)[number] };
 
 /** What the verb is given. Options without a default are undefined where a way has a default of its own. */
 export interface TuneOptions extends LossOptions, ControlOptions {
@@ -21,7 +24,7 @@ export interface TuneOptions extends LossOptions, ControlOptions {
   readonly channels?: ChannelPlace;
   readonly cache: string;
   readonly head: HeadShape["kind"];
-  readonly hidden: number;
+  readonly hidden?: number;
   readonly freeze: string;
   readonly depths: number;
   readonly folds?: number;

@@ -15,20 +15,21 @@ import { table } from "../format.js";
 import { manifest } from "../manifest.js";
 import type { Outcome } from "../outcome.js";
 import { progressBar, trainingBar } from "../progress.js";
-import { optimizerOf, type TuneOptions } from "./options.js";
+import { type ClassTuneOptions, optimizerOf, type TuneOptions } from "./options.js";
 import { type Published, publish } from "./publish.js";
 
 /** Defaults of fine-tuning, for a branch and for everything; a low rate, because the features are good already. */
 const TUNING = { epochs: 10, batch: 16, rate: 1e-4, patience: 3 } as const;
 const FOLDS = 5;
 const HELD_BACK = 0.2;
+const HIDDEN = 128;
 const WIDTH = 24;
 
 /**
  * Trains on images and writes what came out, all of it or nothing.
  * @throws PolyheadError as `tuneImages` does; ALREADY_EXISTS for a training that was interrupted and is not gone on with
  */
-export async function tuneClasses(path: string, data: string, options: TuneOptions): Promise<Outcome> {
+export async function tuneClasses(path: string, data: string, options: ClassTuneOptions): Promise<Outcome> {
   const { out, way, seed, threads, labelSmoothing = 0, balance = false, weightDecay } = options;
   const stem = join(dirname(out), basename(out, ".onnx"));
   const checkpoints = options.checkpoint ?? `${stem}.checkpoint`;
@@ -52,7 +53,7 @@ export async function tuneClasses(path: string, data: string, options: TuneOptio
       freeze: options.freeze === "auto" ? { depths: options.depths } : options.freeze,
       judging: judgingOf(options),
       head: {
-        shape: { kind: options.head, hidden: options.hidden },
+        shape: { kind: options.head, hidden: options.hidden ?? HIDDEN },
         decays: way === "head" && weightDecay !== undefined ? [weightDecay] : DECAYS,
         ...{ labelSmoothing, seed, isBalanced: balance },
       },
@@ -106,7 +107,8 @@ export async function tuneClasses(path: string, data: string, options: TuneOptio
   }
 }
 
-async function requireResume(checkpoints: string, isResumed: boolean): Promise<void> {
+/** @throws PolyheadError ALREADY_EXISTS for checkpoints that nobody asked to go on with */
+export async function requireResume(checkpoints: string, isResumed: boolean): Promise<void> {
   if (isResumed || !(await exists(checkpoints))) return;
   throw new PolyheadError(
     "ALREADY_EXISTS",

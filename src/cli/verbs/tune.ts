@@ -10,6 +10,7 @@ import { addLossOptions, readCount, readNumber } from "../loss-option.js";
 import { type Outcome, performs } from "../outcome.js";
 import { type TuneOptions, WAYS } from "../tune/options.js";
 import { tuneArrays } from "../tune/tune-arrays.js";
+import { tuneBoxes } from "../tune/tune-boxes.js";
 import { tuneClasses } from "../tune/tune-classes.js";
 
 /** Adds the verb. */
@@ -21,22 +22,33 @@ export function addTune(program: Command): void {
     .addOption(
       new Option(
         "--way <name>",
-        "what is trained: a head on the frozen backbone, a branch of it, or everything",
+        "what is trained: a head on the frozen backbone, a branch of it, everything, or a detector on boxes",
       )
         .choices(WAYS)
         .default("full"),
     )
-    .option("--data <path>", "images with one class each: a folder of folders, or a list")
+    .option(
+      "--data <path>",
+      "images with one class each: a folder of folders, or a list; for detect boxes, as COCO or Pascal VOC have them",
+    )
     .option(
       "--tap <name>",
-      "value that the head reads; the only tap, or what enters the classifier, by default",
+      "value that the head reads; the only tap, or what enters the classifier, by default; for detect maps, by commas",
     )
     .option("--preprocess <recipe>", "how images become the input, where the model does not say it")
     .addOption(new Option("--channels <place>", "where the tap has its channels").choices(["first", "last"]))
     .option("--cache <folder>", "folder for computed features, or none", defaultCacheFolder())
     .addOption(new Option("--head <shape>", "what the head is made of").choices(HEAD_KINDS).default("linear"))
-    .option("--hidden <count>", "width of an mlp's or a convolution's inner layer", readCount, 128)
-    .option("--freeze <value>", "for a branch: the value up to which the backbone is frozen, or auto", "auto")
+    .option(
+      "--hidden <count>",
+      "width of an mlp's or a convolution's inner layer, 128; of a detection head's, 64",
+      readCount,
+    )
+    .option(
+      "--freeze <value>",
+      "for a branch: the value up to which the backbone is frozen, or auto; for detect: none trains it too",
+      "auto",
+    )
     .option("--depths <count>", "with auto: how many depths to measure beside the head alone", readCount, 3)
     .option("--folds <count>", "judge by cross-validation of so many parts; 5 for a head", readCount)
     .option("--validation <share>", "judge by examples held back; 0.2 for a branch and full", readNumber)
@@ -91,7 +103,9 @@ export function addTune(program: Command): void {
 
 async function perform(path: string, options: TuneOptions): Promise<Outcome> {
   if (options.npz !== undefined) return tuneArrays(path, options.npz, options);
-  if (options.data !== undefined) return tuneClasses(path, options.data, options);
+  const { way, data } = options;
+  if (data !== undefined && way === "detect") return tuneBoxes(path, data, options);
+  if (data !== undefined && way !== "detect") return tuneClasses(path, data, { ...options, way });
   throw new PolyheadError(
     "INVALID_ARGUMENT",
     "There is nothing to learn from; give images with --data, or arrays with --npz.",

@@ -9,7 +9,7 @@ import { boxDataSet, type DataSetOptions, type Example, rarestClasses } from "..
 import { stratifiedSplit } from "../../data/folds.js";
 import { boxRows } from "../../data/image-rows.js";
 import type { BoxListing, Problem } from "../../data/listing.js";
-import type { Checkpoints } from "../../files/checkpoint.js";
+import { Checkpoints } from "../../files/checkpoint.js";
 import { extract } from "../../onnx/extract.js";
 import { GraphIndex } from "../../onnx/graph.js";
 import { identify } from "../../onnx/identity.js";
@@ -52,7 +52,8 @@ export interface TuneDetectorOptions extends FitSettings {
   /** Scores below count for nothing when the detector serves; 0.3 by default. */
   readonly threshold?: number | undefined;
   readonly dataSet?: DataSetOptions;
-  readonly checkpoints?: Checkpoints | undefined;
+  /** Folder where the training is kept while it goes on; it stays there until it is removed. */
+  readonly checkpoints?: string | undefined;
   readonly checkpointSteps?: number | undefined;
   readonly threads?: number | undefined;
   readonly onStep?: ((step: FitStep) => void) | undefined;
@@ -135,13 +136,21 @@ export async function tuneDetector(options: TuneDetectorOptions): Promise<TunedD
   const judge = (answers: JudgeOptions["answers"]) =>
     judgeDetector({ examples: held, labels: data.labels, preprocessing, decoding, answers });
   const settings = settingsOf(options);
+  const made = { ...settings, width, validation, augmentation: options.augmentation };
   const fitted = await fitModel({
     ...settings,
     ...{ runtime, parameters, threads },
     model: trainable,
     rows: boxRows(training, { preprocessing, augmentation: options.augmentation }),
     collate: centreTerms(grid, names),
-    checkpoints: options.checkpoints,
+    checkpoints:
+      options.checkpoints === undefined
+        ? undefined
+        : new Checkpoints(options.checkpoints, {
+            settings: { way: "detect", trains, ...made },
+            data: data.digest,
+            model: await weightsOf(whole),
+          }),
     checkpointSteps: options.checkpointSteps,
     onStep: options.onStep,
     // Where nothing follows from it, one look at the end is enough.
@@ -169,7 +178,7 @@ export async function tuneDetector(options: TuneDetectorOptions): Promise<TunedD
       trains,
       taps: taps.map(({ name, identity }) => ({ name, identity })),
       data: { digest: data.digest, images: data.examples.length },
-      settings: { ...settings, width, validation, augmentation: options.augmentation },
+      settings: made,
     },
     quality: {
       measure: "average precision",
@@ -212,6 +221,12 @@ async function headFinder(
   const names = new Map([...(await identify(whole))].map(([name, identity]) => [identity, name]));
   const inputs = taps.map(({ identity }) => names.get(identity) ?? "");
   return (model) => extract(model, new GraphIndex(model.graph), inputs, outputs, inferTypes(model));
+}
+
+/** What a model computes, weights included. */
+async function weightsOf(model: Model): Promise<string> {
+  const identities = await identify(model);
+  return new GraphIndex(model.graph).outputNames.map((name) => identities.get(name)).join(" ");
 }
 
 /** The mean side of a box, in pixels of the model's input. */

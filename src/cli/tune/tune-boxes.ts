@@ -1,0 +1,113 @@
+/** `polyhead tune --way detect --data`: a detector from images with boxes. */
+import { rm } from "node:fs/promises";
+import { basename, dirname, join, resolve } from "node:path";
+import { PolyheadError } from "../../base/errors.js";
+import { parseAugmentation } from "../../data/augmentation.js";
+import { asBoxes, openSource } from "../../data/source.js";
+import { loadModel, saveModel } from "../../files/disk.js";
+import { OrtWorker } from "../../runtime/node/ort-worker.js";
+import { Runtime } from "../../runtime/runtime.js";
+import { type DetectorReport, tuneDetector } from "../../tune/detect/tune-detector.js";
+import { table } from "../format.js";
+import { manifest } from "../manifest.js";
+import type { Outcome } from "../outcome.js";
+import { progressBar, trainingBar } from "../progress.js";
+import { optimizerOf, type TuneOptions } from "./options.js";
+import { type Published, publish } from "./publish.js";
+import { requireResume } from "./tune-classes.js";
+
+const TRAINING = { epochs: 20, batch: 8, rate: 2e-3, clip: 10, patience: 5 } as const;
+
+/**
+ * Trains a detector and writes it: a head, or with `--freeze none` a whole model.
+ * @throws PolyheadError as `tuneDetector` does; INVALID_ARGUMENT for a page, which is about classes; ALREADY_EXISTS for a
+ *   training that was interrupted and is not gone on with
+ */
+export async function tuneBoxes(path: string, data: string, options: TuneOptions): Promise<Outcome> {
+  const { out, seed, threads, freeze } = options;
+  if ((options.report ?? "none") !== "none" || (freeze !== "auto" && freeze !== "none")) {
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      "With --way detect there is no --report but none, and --freeze takes none (train all) or is left out (train the head).",
+      { report: options.report, freeze },
+    );
+  }
+  const checkpoints = options.checkpoint ?? join(dirname(out), `${basename(out, ".onnx")}.checkpoint`);
+  await requireResume(checkpoints, options.resume ?? false);
+  const backbone = await loadModel(path);
+  const listing = asBoxes(data, await openSource(data));
+  const augment = options.augment ?? "boxes";
+  const runtime = await Runtime.open(() => OrtWorker.start());
+  try {
+    const bar = trainingBar();
+    const { model, report } = await tuneDetector({
+      ...{ backbone, listing, runtime, threads, seed, checkpoints },
+      taps: options.tap?.split(",").map((name) => name.trim()),
+      preprocess: options.preprocess,
+      trains: freeze === "none" ? "all" : "head",
+      width: options.hidden,
+      validation: options.validation,
+      epochs: options.epochs ?? TRAINING.epochs,
+      batch: options.batch ?? TRAINING.batch,
+      rate: options.lr ?? TRAINING.rate,
+      optimizer: optimizerOf(options),
+      schedule: { kind: options.schedule ?? "cosine", warmup: options.warmup ?? 20 },
+      clipNorm: options.clip ?? TRAINING.clip,
+      patience: options.patience ?? TRAINING.patience,
+      augmentation: augment === "none" ? undefined : parseAugmentation(augment),
+      dataSet: {
+        progress: progressBar("images"),
+        ...(options.bad !== undefined && { mostProblems: options.bad }),
+      },
+      checkpointSteps: options.checkpointSteps,
+      onStep: ({ quality, ...step }) =>
+        bar({ ...step, quality: quality === undefined ? undefined : `AP50 ${shown(quality)}` }),
+      provenance: {
+        polyhead: manifest.version,
+        backbone: basename(path),
+        file: basename(resolve(data)),
+      },
+    });
+    await saveModel(out, model);
+    const published =
+      options.publish === undefined
+        ? undefined
+        : await publish(options.publish, { model, title: basename(out) }, undefined, options);
+    await rm(checkpoints, { recursive: true, force: true });
+    return {
+      data: { path: out, way: "detect", ...(published && { published }), ...report },
+      text: describe(out, report, published),
+    };
+  } finally {
+    await runtime.close();
+  }
+}
+
+function describe(out: string, report: DetectorReport, published: Published | undefined): string[] {
+  const { labels, images, objects, quality, losses, taps, stride, epoch } = report;
+  return [
+    ...[...report.notes, ...report.problems.map(({ id, problem }) => `${id}: ${problem}`)].map(
+      (note) => `note: ${note}`,
+    ),
+    `${images.training} images with ${objects.training} objects to learn from, ${images.validation} with ${objects.validation} held back`,
+    `reads ${taps.join(", ")}; one cell is ${stride} pixels; ${losses.length} steps, epoch ${epoch} is kept`,
+    `average precision ${shown(quality.ap)}, at 0.50 ${shown(quality.ap50)}, at 0.75 ${shown(quality.ap75)}`,
+    "",
+    ...table([
+      ["class", "AP", "AP50", "objects"],
+      ...quality.perClass.map((each, at) => [
+        labels[at] ?? "",
+        shown(each.ap),
+        shown(each.ap50),
+        each.objects,
+      ]),
+    ]),
+    "",
+    out,
+    ...(published ? [`${published.route} answers with it: revision ${published.revision}`] : []),
+  ];
+}
+
+function shown(value: number | undefined): string {
+  return value === undefined ? "-" : value.toFixed(3);
+}
