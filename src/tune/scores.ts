@@ -1,4 +1,5 @@
 /** What a classifier says of rows, and how good that is. */
+import { PolyheadError } from "../base/errors.js";
 import { seededRandom } from "../base/random.js";
 import { type RowSource, stacked } from "../data/rows.js";
 import { GraphIndex } from "../onnx/graph.js";
@@ -58,8 +59,16 @@ export async function scoresBy(
   return { logits: joined(parts), classes };
 }
 
-/** Judges scores. @throws PolyheadError INVALID_ARGUMENT for scores that are no numbers */
+/** Judges scores. @throws PolyheadError DIVERGED for scores that are no finite numbers */
 export function qualityOf({ logits, classes }: Scores): ClassificationQuality {
+  const wrong = toNumbers(logits).find((value) => !Number.isFinite(value));
+  if (wrong !== undefined) {
+    throw new PolyheadError(
+      "DIVERGED",
+      `What was trained answers ${wrong}. Take a lower rate, clip gradients, or look for values that are no numbers in the data.`,
+      { got: String(wrong) },
+    );
+  }
   return classificationQuality(logits, classes);
 }
 
