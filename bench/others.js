@@ -1,15 +1,14 @@
 /** The same detector in TF.js, and a network in PyTorch, beside the engine; what is missing is left out by name. */
-import { spawn } from "node:child_process";
 import { mkdtempSync, readFileSync, rmSync } from "node:fs";
 import { createRequire } from "node:module";
 import { tmpdir } from "node:os";
 import { dirname, join } from "node:path";
-import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { loadModel } from "../dist/index.js";
 import { float32 } from "../dist/tensor/tensor.js";
 import { digits, interleave, spread, table } from "./measure.js";
 import { detector, detectorFolder, detectorInput, openBenchEngine, threads } from "./models.js";
+import { startPython } from "./stepper.js";
 
 const DETECTIONS = "tower_0/detections";
 
@@ -73,80 +72,35 @@ async function measureTfjs(rounds) {
 async function measureTorch(rounds) {
   const folder = mkdtempSync(join(tmpdir(), "polyhead-bench-"));
   const file = join(folder, "network.onnx");
-  const notes = [];
+  const script = fileURLToPath(new URL("pytorch.py", import.meta.url));
   try {
-    for (const python of ["python3", "/usr/bin/python3"]) {
-      const torch = new Torch(python, file);
-      try {
-        return await besideTorch(torch, file, rounds);
-      } catch (thrown) {
-        notes.push(`skipped: PyTorch with ${python}: ${thrown instanceof Error ? thrown.message : thrown}`);
-      } finally {
-        torch.close();
-      }
+    const { stepper, first } = await startPython([script, String(threads), file]);
+    try {
+      return await besideTorch(stepper, JSON.parse(first), file, rounds);
+    } finally {
+      stepper.close();
     }
-    return { results: undefined, rows: [], notes };
+  } catch (thrown) {
+    const reason = thrown instanceof Error ? thrown.message : thrown;
+    return { results: undefined, rows: [], notes: [`skipped: PyTorch: ${reason}`] };
   } finally {
     rmSync(folder, { recursive: true });
   }
 }
 
-/** A Python process that runs a case when it is told to. */
-class Torch {
-  #child;
-  #lines;
-  #errors = "";
-
-  /**
-   * @param {string} python
-   * @param {string} file where it writes its network
-   */
-  constructor(python, file) {
-    const script = fileURLToPath(new URL("pytorch.py", import.meta.url));
-    this.#child = spawn(python, ["-W", "ignore", script, String(threads), file], { stdio: "pipe" });
-    this.#child.stderr.setEncoding("utf8").on("data", (text) => {
-      this.#errors += text;
-    });
-    this.#child.on("error", (error) => {
-      this.#errors += error.message;
-    });
-    this.#child.stdin.on("error", () => {});
-    this.#lines = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
-  }
-
-  /** @returns {Promise<string>} its next line */
-  async line() {
-    const { value, done } = await this.#lines.next();
-    if (!done) return value;
-    throw new Error(this.#errors.trim().split("\n").at(-1) || "it ended");
-  }
-
-  /** @param {string} name of a case */
-  async run(name) {
-    this.#child.stdin.write(`${name}\n`);
-    await this.line();
-  }
-
-  close() {
-    this.#child.kill();
-  }
-}
-
 /**
  * The engine on the network that PyTorch exported, in turns with PyTorch.
- * @param {Torch} torch
+ * @param {import("./stepper.js").Stepper} torch
+ * @param {{ version: string, cases: string[] }} offer what it says first
  * @param {string} file
  * @param {number} rounds
  */
-async function besideTorch(torch, file, rounds) {
-  const { version, cases } = /** @type {{ version: string, cases: string[] }} */ (
-    JSON.parse(await torch.line())
-  );
+async function besideTorch(torch, { version, cases }, file, rounds) {
   const engine = await openBenchEngine(0);
   await engine.add("network", await loadModel(file));
   const image = float32([1, 3, 224, 224], new Float32Array(3 * 224 * 224).fill(0.5));
   const ours = "engine: MobileNetV3 and 1 head";
-  const theirs = cases.map((name) => [`PyTorch ${version}: MobileNetV3, ${name}`, () => torch.run(name)]);
+  const theirs = cases.map((name) => [`PyTorch ${version}: MobileNetV3, ${name}`, () => torch.step(name)]);
   const results = await interleave(
     { [ours]: () => engine.run(["network"], image), ...Object.fromEntries(theirs) },
     { rounds },

@@ -1,12 +1,11 @@
 /** Training steps beside PyTorch's, in turns, each in a process of its own; what is missing is left out by name. */
-import { spawn } from "node:child_process";
 import { mkdtempSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { createInterface } from "node:readline";
 import { fileURLToPath } from "node:url";
 import { digits, interleave, spread, table } from "./measure.js";
 import { threads } from "./models.js";
+import { Stepper, startPython } from "./stepper.js";
 
 /** Network, images a step, what is trained; and how many times as fast as PyTorch it should be. */
 const CASES = /** @type {const} */ ([
@@ -16,7 +15,6 @@ const CASES = /** @type {const} */ ([
   ["mobilenet_v2", 32, "full", 1],
   ["resnet18", 8, "probe", 10],
 ]);
-const PYTHONS = ["python3", "/usr/bin/python3"];
 
 /** @param {{ quick: boolean }} options */
 export async function measureTrain({ quick }) {
@@ -57,7 +55,15 @@ async function besideTorch(network, batch, way, rounds) {
   const file = join(folder, "network.onnx");
   const open = [];
   try {
-    const torch = await firstThatStarts([String(threads), file, network, String(batch), way]);
+    const trainer = fileURLToPath(new URL("pytorch-train.py", import.meta.url));
+    const { stepper: torch } = await startPython([
+      trainer,
+      String(threads),
+      file,
+      network,
+      String(batch),
+      way,
+    ]);
     open.push(torch);
     const script = fileURLToPath(new URL("polyhead-train.js", import.meta.url));
     const polyhead = new Stepper(process.execPath, [script, String(threads), file, String(batch), way]);
@@ -79,61 +85,5 @@ async function besideTorch(network, batch, way, rounds) {
   } finally {
     for (const each of open) each.close();
     rmSync(folder, { recursive: true });
-  }
-}
-
-/** @param {readonly string[]} words */
-async function firstThatStarts(words) {
-  const script = fileURLToPath(new URL("pytorch-train.py", import.meta.url));
-  let reason;
-  for (const python of PYTHONS) {
-    const torch = new Stepper(python, ["-W", "ignore", script, ...words]);
-    try {
-      await torch.answer();
-      return torch;
-    } catch (thrown) {
-      reason = thrown;
-      torch.close();
-    }
-  }
-  throw reason;
-}
-
-/** A process that does a step for each line, and answers with a line. */
-class Stepper {
-  #child;
-  #lines;
-  #errors = "";
-
-  /**
-   * @param {string} program
-   * @param {readonly string[]} words
-   */
-  constructor(program, words) {
-    this.#child = spawn(program, words, { stdio: "pipe" });
-    this.#child.stderr.setEncoding("utf8").on("data", (text) => {
-      this.#errors += text;
-    });
-    this.#child.on("error", (error) => {
-      this.#errors += error.message;
-    });
-    this.#child.stdin.on("error", () => {});
-    this.#lines = createInterface({ input: this.#child.stdout })[Symbol.asyncIterator]();
-  }
-
-  /** @returns {Promise<string>} its next line */
-  async answer() {
-    const { value, done } = await this.#lines.next();
-    if (!done) return value;
-    throw new Error(this.#errors.trim().split("\n").at(-1) || "it ended");
-  }
-
-  step() {
-    this.#child.stdin.write("step\n");
-    return this.answer();
-  }
-
-  close() {
-    this.#child.kill();
   }
 }
