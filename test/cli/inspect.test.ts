@@ -2,6 +2,7 @@
 import { mkdtemp, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { saveModel } from "../../src/files/disk.js";
 import { withMetadata } from "../../src/onnx/metadata.js";
@@ -88,7 +89,7 @@ describe("polyhead inspect", () => {
   }
 
   it("shows a model in training mode as split takes it, and says so", async () => {
-    await saveWith("training", "Dropout", 6);
+    await saveWith("training", "Dropout", 17);
     const run = await polyhead("inspect", at("training.onnx"), "--json");
     const split = await polyhead(...["split", at("training.onnx"), "--at", "h", "-o", at("parts"), "--json"]);
     expect(run).toMatchObject({ status: 0, stderr: "" });
@@ -97,6 +98,19 @@ describe("polyhead inspect", () => {
     expect(JSON.parse(split.stdout).notes).toEqual(report.notes);
     expect(report.operators).toEqual({ Identity: 1, Relu: 1 });
     expect((await polyhead("inspect", at("training.onnx"))).stdout).toContain(`note: ${report.notes[0]}`);
+  });
+
+  it("reads models of other formats as import does, and says so", async () => {
+    const emotion = fileURLToPath(
+      new URL("../../node_modules/@vladmandic/human/models/emotion.json", import.meta.url),
+    );
+    const run = await polyhead("inspect", emotion, "--json");
+    expect(run.status).toBe(0);
+    expect(JSON.parse(run.stdout)).toMatchObject({
+      file: "emotion.json",
+      inputs: [{ name: "input_1", shape: ["batch", 64, 64, 1] }],
+      notes: ["Read as TF.js graph model, as import does."],
+    });
   });
 
   it("says that split refuses a model that draws random numbers", async () => {

@@ -221,7 +221,135 @@ describe("layers of Keras alone", () => {
   };
   const kernel = (shape: number[], path = "vars/0") => ({ [path]: numbers(shape, 11) });
   const heads = { query: [6, 2, 3], key: [6, 2, 3], value: [6, 2, 4] };
+  /** A row of pixels as an image of one line, for the operators that only images have. */
+  const asImage = (x: tf.Tensor | undefined) => tf.expandDims(x ?? tf.scalar(0), 1) as tf.Tensor4D;
+  const asFilter = (w: tf.Tensor | undefined) => tf.expandDims(w ?? tf.scalar(0), 0) as tf.Tensor4D;
+  const positive = ({ shape, data }: Numbers): Numbers => ({
+    shape,
+    data: data.map((each) => Math.abs(each) + 0.1),
+  });
+  const RANDOM = [
+    ..."Brightness ColorDegeneration ColorJitter Contrast Erasing Flip GaussianBlur Grayscale Hue Invert".split(
+      " ",
+    ),
+    ..."Perspective Posterization Rotation Saturation Sharpness Shear Translation Zoom".split(" "),
+  ].map((name) => `Random${name}`);
   const CASES: Case[] = [
+    {
+      name: "depthwise convolution of rows",
+      shapes: [[7, 3]],
+      layer: "DepthwiseConv1D",
+      config: { kernel_size: [3], depth_multiplier: 2, padding: "same", use_bias: false },
+      weights: kernel([3, 3, 2]),
+      expected: ([x], [w]) => tf.squeeze(tf.depthwiseConv2d(asImage(x), asFilter(w), 1, "same"), [1]),
+    },
+    {
+      name: "separable convolution of rows with steps",
+      shapes: [[8, 3]],
+      layer: "SeparableConv1D",
+      config: { filters: 4, kernel_size: [3], strides: [2], padding: "same", activation: "tanh" },
+      weights: { ...kernel([3, 3, 2]), ...kernel([1, 6, 4], "vars/1"), ...kernel([4], "vars/2") },
+      expected: ([x], [depth, point, bias]) =>
+        tf.tanh(
+          tf.add(
+            tf.squeeze(tf.separableConv2d(asImage(x), asFilter(depth), asFilter(point), [2, 2], "same"), [1]),
+            bias ?? 0,
+          ),
+        ),
+    },
+    {
+      name: "transposed convolution of rows",
+      shapes: [[5, 3]],
+      layer: "Conv1DTranspose",
+      config: { filters: 2, kernel_size: [4], strides: [3], padding: "same", use_bias: false },
+      weights: kernel([4, 2, 3]),
+      expected: ([x], [w]) =>
+        tf.squeeze(tf.conv2dTranspose(asImage(x), asFilter(w), [2, 1, 15, 2], [1, 3], "same"), [1]),
+    },
+    {
+      name: "padding of volumes",
+      shapes: [[2, 3, 4, 2]],
+      layer: "ZeroPadding3D",
+      config: {
+        padding: [
+          [1, 0],
+          [2, 1],
+          [0, 3],
+        ],
+      },
+      expected: ([x]) =>
+        tf.pad(x ?? 0, [
+          [0, 0],
+          [1, 0],
+          [2, 1],
+          [0, 3],
+          [0, 0],
+        ]),
+    },
+    {
+      name: "cropping of volumes",
+      shapes: [[4, 5, 6, 2]],
+      layer: "Cropping3D",
+      config: {
+        cropping: [
+          [1, 0],
+          [2, 1],
+          [0, 3],
+        ],
+      },
+      expected: ([x]) => tf.slice(x ?? 0, [0, 1, 2, 0, 0], [2, 3, 2, 3, 2]),
+    },
+    {
+      name: "enlarging of volumes",
+      shapes: [[2, 3, 2, 2]],
+      layer: "UpSampling3D",
+      config: { size: [2, 1, 3] },
+      expected: ([x]) => tf.gather(tf.gather(x ?? 0, [0, 0, 1, 1], 1), [0, 0, 0, 1, 1, 1], 3),
+    },
+    ...(["Max", "Average"] as const).map((kind) => ({
+      name: `${kind} of whole volumes`,
+      shapes: [[2, 3, 4, 2]],
+      layer: `Global${kind}Pooling3D`,
+      config: { keepdims: true },
+      expected: ([x]: tf.Tensor[]) => (kind === "Max" ? tf.max : tf.mean)(x ?? 0, [1, 2, 3], true),
+    })),
+    ...[4, 1].map((axis) => ({
+      name: `batch norm of volumes over axis ${axis}`,
+      shapes: [[3, 2, 4, 3]],
+      layer: "BatchNormalization",
+      config: { axis, epsilon: 0.01 },
+      weights: {
+        "vars/0": numbers([3], 3),
+        "vars/1": numbers([3], 4),
+        "vars/2": numbers([3], 5),
+        "vars/3": positive(numbers([3], 6)),
+      },
+      expected: ([x]: tf.Tensor[], weights: tf.Tensor[]) => {
+        const shape = axis === 4 ? [3] : [3, 1, 1, 1];
+        const [gamma, beta, mean, variance] = weights.map((each) => tf.reshape(each, shape));
+        const normal = tf.div(tf.sub(x ?? 0, mean ?? 0), tf.sqrt(tf.add(variance ?? 0, 0.01)));
+        return tf.add(tf.mul(normal, gamma ?? 1), beta ?? 0);
+      },
+    })),
+    ...[1, 2, -2].map((axis) => ({
+      name: `softmax over axis ${axis}`,
+      shapes: [[3, 4, 5]],
+      layer: "Softmax",
+      config: { axis },
+      expected: ([x]: tf.Tensor[]) => {
+        const turned = axis === 1 ? [0, 3, 2, 1] : [0, 1, 3, 2];
+        return tf.transpose(tf.softmax(tf.transpose(x ?? tf.scalar(0), turned)), turned);
+      },
+    })),
+    ...["ActivityRegularization", "GaussianNoise", "AlphaDropout", "SpatialDropout2D", ...RANDOM].map(
+      (layer) => ({
+        name: `in evaluation nothing (${layer})`,
+        shapes: [[4, 4, 3]],
+        layer,
+        config: { factor: 0.3, rate: 0.5, stddev: 0.1, l1: 0.1 },
+        expected: ([x]: tf.Tensor[]) => tf.clone(x ?? 0),
+      }),
+    ),
     {
       name: "causal convolution",
       shapes: [[7, 3]],
@@ -580,7 +708,11 @@ describe("layers of Keras alone", () => {
           output_layers: [["it", 0, 0]],
         },
       };
-      const known: Record<string, string> = { Conv2DTranspose: "conv2d_transpose", LeakyReLU: "leaky_re_lu" };
+      const known: Record<string, string> = {
+        Conv1DTranspose: "conv1d_transpose",
+        Conv2DTranspose: "conv2d_transpose",
+        LeakyReLU: "leaky_re_lu",
+      };
       const snake = known[layer] ?? layer.replace(/(?<=[a-z0-9])(?=[A-Z][a-z])/g, "_").toLowerCase();
       const stored = Object.fromEntries(
         Object.entries(weights).map(([path, value]) => [`layers/${snake}/${path}`, value]),

@@ -53,6 +53,23 @@ describe.skipIf(!hasFixtures)("two models of different authors", () => {
     expect([head(0).length, head(1).length]).toEqual([3, 3]);
   });
 
+  it("hold 263 tensors each, of which 260 are the same bytes", () => {
+    const [first = [], second = []] = NAMES.map((name) => {
+      const place = join(fixturesDir, "teachable-machine", name);
+      const { weightsManifest } = JSON.parse(readFileSync(join(place, "model.json"), "utf8"));
+      const entries: { shape: number[]; dtype: string }[] = weightsManifest[0].weights;
+      expect(new Set(entries.map(({ dtype }) => dtype))).toEqual(new Set(["float32"]));
+      const bytes = readFileSync(join(place, "weights.bin"));
+      let offset = 0;
+      return entries.map(({ shape }) => {
+        offset += 4 * shape.reduce((product, size) => product * size, 1);
+        return bytes.subarray(offset - 4 * shape.reduce((product, size) => product * size, 1), offset);
+      });
+    });
+    expect([first.length, second.length]).toEqual([263, 263]);
+    expect(first.filter((tensor, at) => second[at] && tensor.equals(second[at]))).toHaveLength(260);
+  });
+
   it("are both answered from one pass of the trunk, each as TF.js answers it alone", async () => {
     const engine = await openEngine();
     try {

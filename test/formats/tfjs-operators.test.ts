@@ -530,6 +530,13 @@ const CASES: readonly Case[] = [
     what: "twice the same",
     attributes: {},
   }),
+  on([3], {
+    op: "SparseToDense",
+    constantsFirst: true,
+    constants: [ints([3, 2], [4, 1, 0, 0, 2, 3])],
+    attributes: {},
+  }),
+  on([3], { op: "SparseToDense", constantsFirst: true, constants: [ints([3], [4, 1, 0])], what: "a list" }),
   on([3, 9], { op: "TopKV2", outputs: 2, constants: [scalar(4)], attributes: { sorted: true } }),
   { op: "Where", shapes: [[3, 4]], dtypes: ["DT_BOOL"] },
 
@@ -610,6 +617,11 @@ function graphOf(each: Case, isStored: boolean): GraphSpec {
   if (each.op === "ScatterNd") {
     constants.shape = list(6, 4);
     arguments_ = [...arguments_, "shape"];
+  }
+  if (each.op === "SparseToDense") {
+    constants.shape = each.what === "a list" ? list(6) : list(6, 4);
+    constants.filling = scalar(0.5, "float32");
+    arguments_ = [extra[0] ?? "", "shape", ...values, "filling"];
   }
   nodes.push({ name: "result", op: each.op, inputs: arguments_, attributes: each.attributes ?? {} });
   const outputs = Array.from({ length: each.outputs ?? 1 }, (_, index) => {

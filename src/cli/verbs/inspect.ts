@@ -19,6 +19,7 @@ import { inferTypes } from "../../onnx/shapes.js";
 import { formatShape, type SymbolicShape } from "../../tensor/shape.js";
 import { count, table } from "../format.js";
 import { type Outcome, performs } from "../outcome.js";
+import { describeSource, readSourceModel } from "../source-model.js";
 
 /** What one model is, as `--json` prints it. */
 interface Report {
@@ -60,13 +61,17 @@ export function addInspect(program: Command): void {
   const command = program
     .command("inspect")
     .description("show what a model takes, gives and costs, and where it can be cut")
-    .argument("<model>", "ONNX file");
+    .argument("<model>", "ONNX file, or any other that import takes");
   performs(command, perform);
 }
 
 async function perform(path: string): Promise<Outcome> {
-  const loaded = await loadModel(path);
-  const { model, notes, isRefused } = evaluated(loaded);
+  const { format, label, isSure } = await describeSource(path);
+  // An ONNX file is shown as it is, and not as import would write it.
+  const isForeign = format !== "onnx" && isSure;
+  const source = isForeign ? await readSourceModel(path) : { model: await loadModel(path), notes: [] };
+  const { model, notes: changes, isRefused } = evaluated(source.model);
+  const notes = [...(isForeign ? [`Read as ${label}, as import does.`] : []), ...source.notes, ...changes];
   const report = inspect(basename(path), model);
   const cuts = isRefused ? [] : report.cuts;
   const seen = { ...report, cuts, notes };

@@ -99,6 +99,25 @@ function scatter(call: Call): Value {
   return scatterInto(builder, zeros, call.input(0), updates, "add");
 }
 
+/** Puts values into a tensor of one default; places are numbers, or rows of numbers, one for each axis. */
+function sparseToDense(call: Call): Value {
+  const { builder } = call;
+  const shape = call.numbers(1, "the shape of a result");
+  const [indices, values] = [builder.plain(call.input(0)), builder.plain(call.input(2))];
+  const rows = indices.shape.length < 2 ? builder.reshape(indices, [-1, 1]) : indices;
+  const count = rows.shape[0] ?? 1;
+  if (typeof count === "string") throw unsupported("places whose number is known at run time only");
+  const updates = builder.op(
+    "Expand",
+    [values, builder.int64s([count])],
+    {},
+    { dtype: values.dtype, shape: [count] },
+  );
+  const filling = builder.cast(call.input(3), values.dtype);
+  const full = builder.op("Expand", [filling, builder.int64s(shape)], {}, { dtype: values.dtype, shape });
+  return scatterInto(builder, full, rows, updates, "none");
+}
+
 function scatterInto(
   builder: GraphBuilder,
   target: Value,
@@ -145,6 +164,7 @@ export const gatherRules: Rules = {
   GatherV2: gather,
   GatherNd: gatherVectors,
   ScatterNd: scatter,
+  SparseToDense: sparseToDense,
   TensorScatterUpdate: (call) =>
     scatterInto(call.builder, call.builder.plain(call.input(0)), call.input(1), call.input(2), "none"),
   TopKV2: topK,
