@@ -104,9 +104,9 @@ function sparseToDense(call: Call): Value {
   const { builder } = call;
   const shape = call.numbers(1, "the shape of a result");
   const [indices, values] = [builder.plain(call.input(0)), builder.plain(call.input(2))];
-  const rows = indices.shape.length < 2 ? builder.reshape(indices, [-1, 1]) : indices;
-  const count = rows.shape[0] ?? 1;
+  const count = indices.shape[0] ?? 1;
   if (typeof count === "string") throw unsupported("places whose number is known at run time only");
+  const rows = indices.shape.length < 2 ? builder.reshape(indices, [count, 1]) : indices;
   const updates = builder.op(
     "Expand",
     [values, builder.int64s([count])],
