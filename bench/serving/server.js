@@ -87,9 +87,17 @@ export class BenchServer {
    * @param {Model} model
    * @returns {Promise<string>} its revision, kept ready for the route
    */
-  async upload(model, /** @type {string} */ route) {
+  upload(model, /** @type {string} */ route) {
+    return this.uploadFile(modelBytes(model), route);
+  }
+
+  /**
+   * @param {Uint8Array} bytes of a model
+   * @returns {Promise<string>} its revision, kept ready for the route
+   */
+  async uploadFile(bytes, /** @type {string} */ route) {
     const headers = { "content-type": "application/octet-stream" };
-    const body = Buffer.from(modelBytes(model));
+    const body = Buffer.from(bytes);
     return (await this.#json(`/polyhead/v1/models?route=${route}`, { method: "POST", headers, body }))
       .revision;
   }

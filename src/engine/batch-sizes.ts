@@ -9,7 +9,7 @@ const NEWEST = 0.2;
 /** Every so many batches a neighbouring size is tried. */
 const TRIAL = 16;
 /** A larger size must save so much: answers of small batches are there sooner. */
-const WORTH = 0.97;
+const WORTH = 0.95;
 
 /** Batches of one kind. */
 export class BatchSizes {
@@ -17,7 +17,7 @@ export class BatchSizes {
   readonly #paces = new Map<number, number>();
   #turns = 0;
 
-  /** A batch of `rows` took `milliseconds`, while all workers were busy. */
+  /** A batch of `rows` took `milliseconds` of its worker, while all workers were busy. */
   learn(rows: number, milliseconds: number): void {
     const size = 2 ** Math.floor(Math.log2(Math.max(1, rows)));
     const pace = milliseconds / rows;

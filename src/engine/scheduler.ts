@@ -17,7 +17,7 @@ import type { Plan } from "./plan.js";
 export interface SchedulerOptions {
   /** Rows in one batch at most; 32 by default. */
   readonly batchRows?: number;
-  /** Milliseconds that a batch of several requests should take at most; 100 by default. */
+  /** Milliseconds that a batch of several requests should take at most; 50 by default. */
   readonly batchMilliseconds?: number;
   /** Requests that may wait; 1024 by default. */
   readonly queueLimit?: number;
@@ -93,7 +93,7 @@ export class Scheduler {
     this.#runtime = runtime;
     this.#cache = cache;
     this.#batchRows = options.batchRows ?? 32;
-    this.#batchMilliseconds = options.batchMilliseconds ?? 100;
+    this.#batchMilliseconds = options.batchMilliseconds ?? 50;
     this.#queueLimit = options.queueLimit ?? 1024;
     this.#queueMilliseconds = options.queueMilliseconds ?? Number.POSITIVE_INFINITY;
   }
@@ -214,7 +214,9 @@ export class Scheduler {
       const running = performance.now() - start;
       const number = isIdle ? 0 : ++this.#batches;
       if (!isIdle) this.#learn(running / batch.rows);
-      if (!isIdle && isBusy) sizes?.learn(batch.rows, running);
+      // The way to a worker and back costs throughput only where no other worker computes meanwhile.
+      const spent = this.#runtime.size > 1 ? result.stepTimes.reduce((sum, each) => sum + each, 0) : running;
+      if (!isIdle && isBusy) sizes?.learn(batch.rows, spent);
       for (const [at, partResult] of batch.split(result).entries()) {
         const [entry, part] = [entries[at], parts[at]];
         if (!entry || !part) continue;

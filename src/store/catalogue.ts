@@ -18,8 +18,11 @@ import {
 } from "./oci.js";
 import { NO_ROUTES, parseRoutes, ROUTES_LIMIT, type RoutesDocument } from "./routes.js";
 
-/** Manifests that were read and checked, by digest; those of old indexes are dropped when a new one is read. */
-export type KnownManifests = Map<Digest, Manifest>;
+/** What was read and checked, by digest: it cannot change. What old indexes list is dropped when a new one is read. */
+export interface Known {
+  readonly manifests: Map<Digest, Manifest>;
+  routes?: { readonly digest: Digest; readonly document: RoutesDocument };
+}
 
 /** A model that the index lists and whose manifest cannot be read. */
 export interface BrokenModel {
@@ -42,14 +45,10 @@ export interface Catalogue extends Snapshot {
 
 /**
  * Reads what an index lists.
- * @param known manifests that need not be read again
+ * @param known manifests and routes that need not be read again; new ones are added
  * @throws PolyheadError STORE_DAMAGED when the routes cannot be read or are there twice, STORE_REFUSED when they are newer
  */
-export async function readCatalogue(
-  blobs: BlobStore,
-  snapshot: Snapshot,
-  known: KnownManifests,
-): Promise<Catalogue> {
+export async function readCatalogue(blobs: BlobStore, snapshot: Snapshot, known: Known): Promise<Catalogue> {
   const models = new Map<string, StoredModel>();
   const revisions = new Map<Descriptor, string>();
   const broken: BrokenModel[] = [];
@@ -59,8 +58,8 @@ export async function readCatalogue(
     const what = `The manifest ${entry.digest}`;
     try {
       const manifest =
-        known.get(entry.digest) ?? parseManifest(await blobs.read(entry, MANIFEST_LIMIT), what);
-      known.set(entry.digest, manifest);
+        known.manifests.get(entry.digest) ?? parseManifest(await blobs.read(entry, MANIFEST_LIMIT), what);
+      known.manifests.set(entry.digest, manifest);
       if (manifest.artifactType === MEDIA_TYPE.model) {
         const stored = storedModel(manifest, what);
         revisions.set(entry, stored.revision);
@@ -80,9 +79,16 @@ export async function readCatalogue(
     }
   }
   const listed = new Set(snapshot.index.manifests.map(({ digest }) => digest));
-  for (const digest of known.keys()) if (!listed.has(digest)) known.delete(digest);
-  const routes = routesBlobs ? parseRoutes(await blobs.read(routesBlobs[1], ROUTES_LIMIT)) : NO_ROUTES;
+  for (const digest of known.manifests.keys()) if (!listed.has(digest)) known.manifests.delete(digest);
+  const routes = routesBlobs ? await readRoutes(blobs, routesBlobs[1], known) : NO_ROUTES;
   return { ...snapshot, models, broken, routes, routesBlobs, revisions };
+}
+
+async function readRoutes(blobs: BlobStore, blob: Descriptor, known: Known): Promise<RoutesDocument> {
+  const { digest } = blob;
+  if (known.routes?.digest !== digest)
+    known.routes = { digest, document: parseRoutes(await blobs.read(blob, ROUTES_LIMIT)) };
+  return known.routes.document;
 }
 
 /**

@@ -7,7 +7,7 @@ import { basename } from "node:path";
 import { PolyheadError } from "../base/errors.js";
 import { loadModel } from "../files/disk.js";
 import type { Model } from "../onnx/model.js";
-import { type Catalogue, type KnownManifests, readCatalogue, requireModel } from "./catalogue.js";
+import { type Catalogue, type Known, readCatalogue, requireModel } from "./catalogue.js";
 import { type Collected, collectGarbage } from "./collect.js";
 import type { Digest } from "./digest.js";
 import { Layout } from "./layout.js";
@@ -65,7 +65,7 @@ const TRIES = 20;
 export class Store {
   readonly #layout: Layout;
   readonly #readOnly: boolean;
-  readonly #known: KnownManifests = new Map();
+  readonly #known: Known = { manifests: new Map() };
   /** Blobs of old routes, oldest first, and since when they are old. */
   readonly #superseded = new Map<Digest, number>();
 
@@ -206,6 +206,7 @@ export class Store {
       };
       const others = catalogue.index.manifests.filter((each) => each !== catalogue.routesBlobs?.[0]);
       await this.#commit(held, catalogue, [...others, entry]);
+      this.#known.routes = { digest: document.digest, document: next };
       await this.#sweepLater(catalogue.routesBlobs ?? []);
       return next;
     });

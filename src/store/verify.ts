@@ -1,6 +1,6 @@
 /** Looks a store through: every blob's size and digest, every manifest, every model, and what the routes name. */
 import { asError } from "../base/errors.js";
-import { type KnownManifests, readCatalogue } from "./catalogue.js";
+import { type Known, readCatalogue } from "./catalogue.js";
 import type { Digest } from "./digest.js";
 import type { Layout, Snapshot } from "./layout.js";
 import { readArtifact } from "./model-artifact.js";
@@ -55,7 +55,7 @@ interface Sound {
   readonly blobs: Set<Digest>;
   readonly models: Set<string>;
   readonly named: Map<Digest, readonly Descriptor[]>;
-  readonly manifests: KnownManifests;
+  readonly manifests: Known["manifests"];
 }
 
 async function verifySnapshot({ blobs }: Layout, snapshot: Snapshot, sound: Sound): Promise<Verification> {
@@ -81,7 +81,7 @@ async function verifySnapshot({ blobs }: Layout, snapshot: Snapshot, sound: Soun
   const garbage = unused.reduce((sum, { size }) => sum + size, 0);
   const counts = { blobs: found.size, bytes, garbage };
   try {
-    const { models, broken, routes } = await readCatalogue(blobs, snapshot, sound.manifests);
+    const { models, broken, routes } = await readCatalogue(blobs, snapshot, { manifests: sound.manifests });
     for (const { entry, error } of broken) {
       if (!bad.has(entry.digest))
         findings.push({ kind: "model", message: error.message, subject: entry.digest });

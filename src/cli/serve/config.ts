@@ -45,7 +45,7 @@ export const ServeConfigSchema = Type.Object(
     store: Text("Folder of the store; the user's cache, with the demo's models, by default."),
     http: Address("HOST:PORT for HTTP, 127.0.0.1:8000 by default; port 0 takes any free one."),
     grpc: Address("HOST:PORT for gRPC, 127.0.0.1:8001 by default; port 0 takes any free one."),
-    workers: Count(1, "Batches that run side by side; 1 by default."),
+    workers: Count(1, "Batches that run side by side; 2 by default, 1 on one core."),
     threads: Count(1, "Threads of a worker; the processor's cores divided among the workers by default."),
     cacheBytes: Count(0, "Bytes of features to keep; 256 MiB by default."),
     batchRows: Count(1, "Rows in one batch at most; 32 by default."),

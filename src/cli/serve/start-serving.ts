@@ -1,4 +1,5 @@
 /** A store's routes behind HTTP and gRPC, from the settings to addresses, and back to nothing. */
+import { availableParallelism } from "node:os";
 import { setTimeout } from "node:timers/promises";
 import { destination, pino } from "pino";
 import { asPolyheadError, PolyheadError } from "../../base/errors.js";
@@ -33,6 +34,8 @@ export interface Serving {
 
 const HTTP = "127.0.0.1:8000";
 const GRPC = "127.0.0.1:8001";
+/** One computes while what another needs comes and goes. */
+const WORKERS = 2;
 /** What is queued is answered within about this time, or is not let in. */
 const QUEUE_MILLISECONDS = 5000;
 const NOTICE_MILLISECONDS = 1000;
@@ -62,7 +65,8 @@ export async function startServing(config: ServeConfig): Promise<Serving> {
   if (config.store === undefined) await putDemo(store, manifest.version, (line) => logger.info(line));
   const opened: (() => Promise<void>)[] = [];
   try {
-    const engine = await openEngine({ queueMilliseconds: QUEUE_MILLISECONDS, ...config });
+    const { workers = Math.min(WORKERS, availableParallelism()) } = config;
+    const engine = await openEngine({ queueMilliseconds: QUEUE_MILLISECONDS, ...config, workers });
     opened.push(() => engine.close());
     const deployment = await Deployment.open(store, engine, {
       version: manifest.version,

@@ -20,7 +20,7 @@ export function addServe(program: Command): void {
     .option("--store <folder>", "the store; by default one in your cache with the demo's models")
     .option("--http <address>", "HOST:PORT for HTTP, 127.0.0.1:8000 by default; port 0 takes any free one")
     .option("--grpc <address>", "HOST:PORT for gRPC, 127.0.0.1:8001 by default; port 0 takes any free one")
-    .option("--workers <count>", "batches that run side by side; 1 by default")
+    .option("--workers <count>", "batches that run side by side; 2 by default")
     .option("--threads <count>", "threads of a worker; the cores divided among the workers by default")
     .option("--cache-bytes <bytes>", "features to keep; 256 MiB by default")
     .option("--batch-rows <count>", "rows in one batch at most; 32 by default")
