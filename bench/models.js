@@ -116,7 +116,7 @@ export function detectorInput(seed) {
 
 /** An engine whose backbones take {@link threads}. */
 export function openBenchEngine(cacheBytes = 2 ** 28) {
-  return openEngine({ threads, cacheBytes, spinning: true });
+  return openEngine({ threads, cacheBytes });
 }
 
 /**

@@ -68,11 +68,11 @@ async function start(
 describe.skipIf(!usesGlibc)("the second start", () => {
   it("has glibc give memory back, and takes arguments and standard input with it", async () => {
     const run = await start([script, "copy"], { input: "through" });
-    expect(run).toEqual({ status: 0, signal: null, output: "65536\nthrough", errors: "" });
+    expect(run).toEqual({ status: 0, signal: null, output: "131072\nthrough", errors: "" });
   });
 
   it("passes its exit status on", async () => {
-    expect(await start([script, "exit", "65"], {})).toMatchObject({ status: 65, output: "65536\n" });
+    expect(await start([script, "exit", "65"], {})).toMatchObject({ status: 65, output: "131072\n" });
   });
 
   it.each(["SIGTERM", "SIGKILL", "SIGABRT"])("ends by %s when it ended by that", async (signal) => {
@@ -85,7 +85,7 @@ describe.skipIf(!usesGlibc)("the second start", () => {
   });
 
   it("dies of a SIGTERM that it does not handle", async () => {
-    const run = await start([script, "wait"], { until: "65536", send: "SIGTERM" });
+    const run = await start([script, "wait"], { until: "131072", send: "SIGTERM" });
     expect(run).toMatchObject({ status: null, signal: "SIGTERM" });
   });
 
@@ -101,8 +101,8 @@ describe.skipIf(!usesGlibc)("the second start", () => {
       [
         ...(await start(["--import", probe, COMMAND, ...given], {})).errors.matchAll(/^threshold (.*)$/gm),
       ].map(([, value]) => value);
-    expect(await thresholds("teach", "--help")).toEqual(["plain", "65536"]);
-    expect(await thresholds("demo", "--help")).toEqual(["plain", "65536"]);
+    expect(await thresholds("teach", "--help")).toEqual(["plain", "131072"]);
+    expect(await thresholds("demo", "--help")).toEqual(["plain", "131072"]);
     expect(await thresholds("inspect", "--help")).toEqual(["plain"]);
   });
 });

@@ -66,6 +66,7 @@ const ROUTES: readonly (readonly [
   ["POST", "/v2/repository/models/kept/load", "control"],
   ["POST", "/v2/repository/models/kept/unload", "control"],
   ["POST", `${P}/models?route=new`, "control", { body: "model" }],
+  ["GET", `${P}/models/double-1`, "control"],
   ["POST", `${P}/switch`, "control", { body: { targets: { negate: "other" } } }],
   ["POST", `${P}/routes/negate/promote`, "control"],
   ["POST", `${P}/routes/negate/rollback`, "control"],
@@ -86,6 +87,7 @@ describe("tokens", () => {
         .replace(/\?.*/, "")
         .replace(/\/versions\/[^/]+/, "/versions/{version}")
         .replace(/\/models\/(?!stats)[^/]+/, "/models/{model}")
+        .replace("/v1/models/{model}", "/v1/models/{revision}")
         .replace(/\/routes\/[^/]+/, "/routes/{route}")
         .replace(/\/region\/[^/]+/, "/region/{region}");
     expect([...new Set(ROUTES.map(([method, path]) => `${method} ${pattern(path)}`))].sort()).toEqual(
