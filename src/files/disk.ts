@@ -243,7 +243,7 @@ export async function exists(path: string): Promise<boolean> {
 
 function contentName(model: Model): string {
   const hash = createHash("sha256");
-  for (const { rawData } of model.graph.initializer) hash.update(rawData);
+  for (const bytes of new Set(model.graph.initializer.map(({ rawData }) => rawData))) hash.update(bytes);
   return hash.digest("hex").slice(0, 16);
 }
 

@@ -24,7 +24,10 @@ const FIELD = { modelGraph: 7, graphInitializer: 5, tensorRawData: 9 } as const;
 export interface SerializedModel {
   /** The `.onnx` file, in pieces. */
   readonly file: readonly Uint8Array[];
-  /** The external data file, in pieces; empty when all weights are in the `.onnx` file. */
+  /**
+   * The external data file, in pieces; empty when all weights are in the `.onnx` file. Weights that share their memory
+   * share their place, as in the file that they were read from: a small file must not become a large one.
+   */
   readonly external: readonly Uint8Array[];
 }
 
@@ -42,14 +45,19 @@ export function serializeModel(model: Model, externalName?: string): SerializedM
     toBinary(GraphProtoSchema, Object.assign(create(GraphProtoSchema), graph, { initializer: small })),
   ];
   let end = 0;
+  const places = new Map<Uint8Array, number>();
   for (const weight of big) {
     if (externalName === undefined) {
       graphPieces.push(...inlineWeight(weight));
     } else {
-      const start = alignedOffset(end, weight.rawData.length);
-      if (start > end) external.push(new Uint8Array(start - end));
-      external.push(weight.rawData);
-      end = start + weight.rawData.length;
+      const { rawData } = weight;
+      const start = places.get(rawData) ?? alignedOffset(end, rawData.length);
+      if (!places.has(rawData)) {
+        places.set(rawData, start);
+        if (start > end) external.push(new Uint8Array(start - end));
+        external.push(rawData);
+        end = start + rawData.length;
+      }
       graphPieces.push(...externalWeight(weight, externalName, start));
     }
   }

@@ -1,6 +1,6 @@
 /** Reading and writing models: nothing is lost, nothing broken is accepted. */
 import { readdirSync, readFileSync } from "node:fs";
-import { mkdtemp, readdir, rm } from "node:fs/promises";
+import { mkdtemp, readdir, rm, stat } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fromBinary, toBinary } from "@bufbuild/protobuf";
@@ -81,6 +81,36 @@ describe("a written model", () => {
       );
       const again = await loadModel(path);
       expect(toBinary(ModelProtoSchema, again)).toEqual(toBinary(ModelProtoSchema, made));
+    }
+  });
+});
+
+describe("weights that share their memory", () => {
+  it("share their place in external data, however often the model is read and written", async () => {
+    const values = Float32Array.from({ length: 2 ** 18 }, (_, at) => at);
+    const first = weight("w0", float32([2 ** 18], values));
+    const tied = Array.from({ length: 50 }, (_, at) => Object.assign({}, first, { name: `w${at}` }));
+    const own = weight("own", float32([2 ** 18], values.slice()));
+    let made = model(
+      graph("tied", {
+        nodes: [node("Sum", ["own", ...tied.map(({ name }) => name)], ["y"])],
+        inputs: [],
+        outputs: [valueInfo("y", "float32", [2 ** 18])],
+        weights: [own, ...tied],
+      }),
+    );
+    for (const round of [1, 2]) {
+      const path = join(folder, `tied-${round}.onnx`);
+      await saveModel(path, made, { external: true });
+      const data = (await readdir(folder)).filter((name) => new RegExp(`^tied-${round}.*data$`).test(name));
+      expect(data).toHaveLength(1);
+      const { size } = await stat(join(folder, data[0] ?? ""));
+      expect(size).toBeLessThan(3 * 2 ** 20);
+      made = await loadModel(path);
+      const session = await InferenceSession.create(path);
+      const { y } = await session.run({});
+      expect(y?.data).toEqual(values.map((value) => 51 * value));
+      await session.release();
     }
   });
 });
