@@ -21,6 +21,8 @@ import { makeWorld } from "./served/models.js";
 import { startServer } from "./served/process.js";
 import { Record, Troubles } from "./served/record.js";
 
+/** @typedef {{ revisions: readonly { revision: string }[] }} Target where a route points */
+
 const { values } = parseArgs({
   options: {
     minutes: { type: "string" },
@@ -224,9 +226,10 @@ async function addCandidate() {
 /** What a rollback leads to is looked up afterwards, and must be what history says. */
 async function rollBack() {
   const before = await control(server.http, "GET", "/routes/c/history");
-  const last = before.json?.history?.find(
-    (/** @type {any} */ each) => JSON.stringify(each.before) !== JSON.stringify(each.after),
+  const { history = [] } = /** @type {{ history?: { before?: Target, after?: Target }[] }} */ (
+    before.json ?? {}
   );
+  const last = history.find((each) => JSON.stringify(each.before) !== JSON.stringify(each.after));
   const to = last?.before?.revisions[0]?.revision;
   if (to === undefined) return;
   await change(new Map([...record.state, ["c", to]]), "POST", "/routes/c/rollback", {});
@@ -357,9 +360,8 @@ async function killing() {
 
 async function liveState() {
   const { json } = await control(server.http, "GET", "/routes");
-  return new Map(
-    json.routes.map((/** @type {any} */ { name, revisions: targets }) => [name, targets[0]?.revision]),
-  );
+  const { routes } = /** @type {{ routes: ({ name: string } & Target)[] }} */ (json);
+  return new Map(routes.map(({ name, revisions: targets }) => [name, targets[0]?.revision]));
 }
 
 async function checkStore() {

@@ -74,8 +74,7 @@ function torchFiles() {
 
 /** A small whole Keras model; in chunks with gzip, or in one piece. */
 function kerasFile(isChunked) {
-  FS.mkdirTree("/work");
-  const file = new H5File("/work/model.h5", "w");
+  const file = new H5File("/model.h5", "w");
   const layer = (class_name, config) => ({ class_name, config });
   const layers = [
     layer("Conv2D", {
@@ -111,7 +110,7 @@ function kerasFile(isChunked) {
     });
   }
   file.close();
-  return Uint8Array.from(FS.readFile("/work/model.h5"));
+  return Uint8Array.from(FS.readFile("/model.h5"));
 }
 
 /** A few random changes: other bytes, flipped bits, bytes put in, taken out and moved, an end cut off. */

@@ -14,6 +14,8 @@ import {
  *   routes: readonly RouteAnswer[] }} InferAnswer where status is that of HTTP or the number of gRPC, or says why there was none
  * @typedef {{ routes: readonly string[], input: Float32Array, side: number, parameters?: Record<string, boolean | string>,
  *   signal?: AbortSignal }} Ask
+ * @typedef {{ model_version: string, parameters: { generation: number },
+ *   outputs: { data: number[], parameters?: { route?: string, revision?: string } }[] }} InferJson
  * @typedef {{ infer(ask: Ask): Promise<InferAnswer>, close(): void }} InferClient
  */
 
@@ -47,17 +49,15 @@ export function httpClient(url, { json = false } = {}) {
         signal,
       });
       if (answer.status !== 200) return { ...answer, generation: -1, routes: [] };
-      const { model_version, parameters: said, outputs } = answer.json;
+      const { model_version, parameters: said, outputs } = /** @type {InferJson} */ (answer.json);
       return {
         status: 200,
         generation: said.generation,
-        routes: outputs.map(
-          (/** @type {{ data: number[], parameters?: { route?: string, revision?: string } }} */ each) => ({
-            route: each.parameters?.route ?? first,
-            revision: each.parameters?.revision ?? model_version,
-            scores: Float32Array.from(each.data),
-          }),
-        ),
+        routes: outputs.map((each) => ({
+          route: each.parameters?.route ?? first,
+          revision: each.parameters?.revision ?? model_version,
+          scores: Float32Array.from(each.data),
+        })),
       };
     },
     close: () => agent.destroy(),
@@ -146,7 +146,7 @@ export function control(url, method, path, body) {
  * @param {string} url
  * @param {{ method: string, path: string, headers?: Record<string, string | number>, body?: Buffer, agent?: Agent,
  *   signal?: AbortSignal | undefined }} what
- * @returns {Promise<{ status: number | string, error?: string, retryAfter?: number, json?: any }>} never rejects
+ * @returns {Promise<{ status: number | string, error?: string, retryAfter?: number, json?: unknown }>} never rejects
  */
 export function send(url, { method, path, headers = {}, body = Buffer.alloc(0), agent, signal }) {
   return new Promise((resolve) => {

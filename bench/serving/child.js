@@ -53,7 +53,8 @@ export class Child {
 
 /**
  * The child's side.
- * @param {(message: any) => unknown} handle
+ * @template Message what the parent asks
+ * @param {(message: Message) => unknown} handle
  */
 export function answerParent(handle) {
   process.on("message", async (message) => {

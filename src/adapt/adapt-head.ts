@@ -13,6 +13,7 @@ import type { Pooling } from "../teach/pooling.js";
 import { adapterModel } from "./adapter-model.js";
 import { type AffineMap, applyAffine } from "./affine.js";
 import { type Agreement, agreementOf, answersOf, type HeadAnswers } from "./agreement.js";
+import type { FitOptions } from "./fit-options.js";
 import { foldAdapter, proveFold, runOn } from "./fold.js";
 import { type HeadReading, headFromVector } from "./head-reading.js";
 import {
@@ -27,7 +28,7 @@ import {
   type TapReport,
   tooLow,
 } from "./judgement.js";
-import { climb, RUNGS, type Rung, type RungName } from "./ladder.js";
+import { climb, RUNGS, type Rung } from "./ladder.js";
 
 /** A tap that the head might read through an adapter. */
 export interface TapOffer {
@@ -48,7 +49,7 @@ export interface TestExamples {
 }
 
 /** What to adapt. */
-export interface AdaptOptions {
+export interface AdaptOptions extends FitOptions {
   readonly head: Model;
   readonly reading: HeadReading;
   /** What the head's own tap gives for each example, pooled: [n, channels]. */
@@ -58,15 +59,6 @@ export interface AdaptOptions {
   readonly truth?: readonly number[] | undefined;
   /** Other examples to judge on; without them each example is judged by maps that have not seen it. */
   readonly test?: TestExamples | undefined;
-  readonly open: OpenModel;
-  readonly rungs?: readonly RungName[] | undefined;
-  /** Parts of the cross-validation; 5 by default. */
-  readonly folds?: number;
-  readonly seed?: number;
-  /** Share of the head's quality that has to be kept; 0.9 by default. */
-  readonly floor?: number;
-  /** Standard errors by which a smaller map or a cheaper tap may do worse than the best; 1 by default. */
-  readonly slack?: number | undefined;
   readonly provenance?: Readonly<Record<string, unknown>>;
   readonly progress?: (done: number, total: number) => void;
 }

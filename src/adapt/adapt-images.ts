@@ -11,6 +11,7 @@ import { type AdaptedHead, adaptHead, type TapOffer } from "./adapt-head.js";
 import { adaptPlaceImages } from "./adapt-place-images.js";
 import { type Agreement, agreementOf, answersOf } from "./agreement.js";
 import { type Examples, examplesOf, type Pictures, picturesIn } from "./examples.js";
+import { fitOptionsOf } from "./fit-options.js";
 import { runOn } from "./fold.js";
 import { type HeadReading, headFromVector, readingsOf } from "./head-reading.js";
 import type { AdaptImagesReport } from "./judgement.js";
@@ -45,12 +46,7 @@ export async function adaptImages(
     truth: fitted.truth,
     ...(judged &&
       testTarget && { test: { target: testTarget, features: testFeatures, truth: judged.truth } }),
-    open: options.open,
-    rungs: options.rungs,
-    slack: options.slack,
-    ...(options.folds !== undefined && { folds: options.folds }),
-    ...(options.seed !== undefined && { seed: options.seed }),
-    ...(options.floor !== undefined && { floor: options.floor }),
+    ...fitOptionsOf(options),
     provenance: { ...options.names, data: basename(resolve(data)) },
     ...(options.onTap && { progress: options.onTap }),
   });

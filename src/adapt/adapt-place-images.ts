@@ -10,6 +10,7 @@ import { parsePreprocessing } from "../vision/preprocessing.js";
 import type { AdaptedHead } from "./adapt-head.js";
 import { type AdaptPlacesOptions, adaptPlaces, type PlacesOffer } from "./adapt-places.js";
 import { copiesNote, leftOutNote, picturesIn } from "./examples.js";
+import { fitOptionsOf } from "./fit-options.js";
 import type { HeadReading } from "./head-reading.js";
 import type { AdaptImagesReport } from "./judgement.js";
 import {
@@ -79,12 +80,7 @@ export async function adaptPlaceImages(
     truth: classes && kept.map((at) => classes[at] ?? -1),
     ...(others && { testFrom: fitted }),
     input: sizeOf(options),
-    open: options.open,
-    rungs: options.rungs,
-    slack: options.slack,
-    ...(options.folds !== undefined && { folds: options.folds }),
-    ...(options.seed !== undefined && { seed: options.seed }),
-    ...(options.floor !== undefined && { floor: options.floor }),
+    ...fitOptionsOf(options),
     provenance: { ...options.names, data: basename(resolve(options.data)) },
     ...(options.onTap && { progress: options.onTap }),
   });

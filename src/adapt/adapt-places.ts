@@ -8,13 +8,13 @@ import { stratifiedFolds } from "../data/folds.js";
 import { GraphIndex } from "../onnx/graph.js";
 import { readMetadata, withMetadata } from "../onnx/metadata.js";
 import { type Model, opsetVersion } from "../onnx/model.js";
-import type { OpenModel } from "../onnx/runner.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { Size } from "../vision/placement.js";
 import type { AdaptedHead, TapOffer } from "./adapt-head.js";
 import { adapterModel } from "./adapter-model.js";
 import type { AffineMap } from "./affine.js";
 import { type Agreement, agreementOf, answersOfEach, type HeadAnswers } from "./agreement.js";
+import type { FitOptions } from "./fit-options.js";
 import type { HeadReading } from "./head-reading.js";
 import {
   type AdaptReport,
@@ -37,7 +37,7 @@ export interface PlacesOffer extends Omit<TapOffer, "features"> {
 }
 
 /** What to adapt. */
-export interface AdaptPlacesOptions {
+export interface AdaptPlacesOptions extends FitOptions {
   readonly head: Model;
   readonly readings: readonly HeadReading[];
   /** What each of the head's own taps gives for each example, [1, ...]. */
@@ -49,13 +49,6 @@ export interface AdaptPlacesOptions {
   readonly testFrom?: number | undefined;
   /** Of the picture that the head's backbone takes, for detectors. */
   readonly input: Size;
-  readonly open: OpenModel;
-  readonly rungs?: readonly RungName[] | undefined;
-  readonly folds?: number;
-  readonly seed?: number;
-  readonly floor?: number;
-  /** Standard errors by which a smaller map or a cheaper tap may do worse than the best; 1 by default. */
-  readonly slack?: number | undefined;
   readonly provenance?: Readonly<Record<string, unknown>>;
   readonly progress?: (done: number, total: number) => void;
 }

@@ -5,6 +5,7 @@ export * from "./adapt-places.js";
 export * from "./adapter-model.js";
 export * from "./affine.js";
 export * from "./agreement.js";
+export * from "./fit-options.js";
 export * from "./fold.js";
 export * from "./head-reading.js";
 export * from "./judgement.js";

@@ -9,18 +9,17 @@ import { GraphIndex } from "../onnx/graph.js";
 import { identify } from "../onnx/identity.js";
 import { readMetadata, type Tap } from "../onnx/metadata.js";
 import type { Model } from "../onnx/model.js";
-import type { OpenModel } from "../onnx/runner.js";
 import { inferTypes } from "../onnx/shapes.js";
 import { computeFeatures, type ImageFeature, storedFeatures } from "../teach/features.js";
 import { batchShape, type ChannelPlace, type Pooling, poolingOf } from "../teach/pooling.js";
 import { type TapSource, tapSource } from "../teach/tap-source.js";
 import { preprocessingFor } from "../vision/model-input.js";
 import { type Preprocessing, parsePreprocessing } from "../vision/preprocessing.js";
+import type { FitOptions } from "./fit-options.js";
 import type { HeadReading } from "./head-reading.js";
-import type { RungName } from "./ladder.js";
 
 /** What to adapt, and on what. */
-export interface AdaptImagesOptions {
+export interface AdaptImagesOptions extends FitOptions {
   readonly head: Model;
   /** The backbone that the head was made for; without it its features must be in the cache. */
   readonly from?: Model | undefined;
@@ -37,15 +36,8 @@ export interface AdaptImagesOptions {
   /** Recipes or records of preprocessing, where the backbones do not say it. */
   readonly fromPreprocess?: string | undefined;
   readonly toPreprocess?: string | undefined;
-  readonly open: OpenModel;
   /** Folder for features; nothing is cached without it. */
   readonly cache?: string | undefined;
-  readonly rungs?: readonly RungName[] | undefined;
-  readonly folds?: number;
-  readonly seed?: number;
-  readonly floor?: number;
-  /** Standard errors by which a smaller map or a cheaper tap may do worse than the best; 1 by default. */
-  readonly slack?: number | undefined;
   readonly inFlight?: number;
   /** Names for the provenance. */
   readonly names?: Readonly<Record<string, string>>;

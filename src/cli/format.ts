@@ -12,6 +12,16 @@ export function count(value: number): string {
   return `${at === 0 ? scaled : scaled.toPrecision(3)}${units[at]}`;
 }
 
+/** A share of all: `54.8 %`. */
+export function percent(share: number): string {
+  return `${(100 * share).toFixed(1)} %`;
+}
+
+/** A share with its interval: `54.8 % (47.0 % to 62.4 %)`. */
+export function interval({ value, low, high }: { value: number; low: number; high: number }): string {
+  return `${percent(value)} (${percent(low)} to ${percent(high)})`;
+}
+
 /** Rows in columns, the first row as heading; numbers to the right. */
 export function table(rows: readonly (readonly (string | number)[])[]): string[] {
   const columns = Math.max(0, ...rows.map((row) => row.length));

@@ -1,6 +1,7 @@
 /** The loss as options of a verb. */
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Command, Option } from "commander";
 import { LOSS_KINDS, type Loss } from "../train/losses.js";
+import { readNumber } from "./option-numbers.js";
 
 /** What the options give. */
 export interface LossOptions {
@@ -42,19 +43,6 @@ export function lossOf({ loss, labelSmoothing, classWeights, temperature }: Loss
   }
   if (loss === "distillation") return { kind: loss, ...(temperature !== undefined && { temperature }) };
   return { kind: loss };
-}
-
-/** @throws InvalidArgumentError of the command line for anything but a number from 0 on */
-export function readNumber(text: string): number {
-  const value = Number(text);
-  if (text.trim() !== "" && Number.isFinite(value) && value >= 0) return value;
-  throw new InvalidArgumentError(`${JSON.stringify(text)} is no number of 0 or more.`);
-}
-
-/** @throws InvalidArgumentError of the command line for anything but a whole number from 1 on */
-export function readCount(text: string): number {
-  if (/^[1-9]\d{0,8}$/.test(text)) return Number(text);
-  throw new InvalidArgumentError(`${JSON.stringify(text)} is no whole number of 1 or more.`);
 }
 
 function readNumbers(text: string): number[] {

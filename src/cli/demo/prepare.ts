@@ -13,7 +13,7 @@ import { splitModel } from "../../onnx/split.js";
 import { proveSplit } from "../../onnx/verify.js";
 import { teachImages } from "../../teach/teach-images.js";
 import { formatShape } from "../../tensor/shape.js";
-import { count } from "../format.js";
+import { count, percent } from "../format.js";
 import { importModel } from "../import-model.js";
 import { progressBar } from "../progress.js";
 import type { DemoPackages } from "./packages.js";
@@ -149,11 +149,6 @@ async function teachFood(
   say(
     `taught ${report.labels.length} food groups from ${report.examples} photos by ${report.method}: ${percent(correct)} right in ${report.folds}-fold cross-validation (± ${percent(spread)}; always guessing the largest group: ${percent(guess)})`,
   );
-}
-
-/** A share as people read it. */
-export function percent(share: number): string {
-  return `${(100 * share).toFixed(1)} %`;
 }
 
 async function keyOf({ models, photos }: DemoPackages, version: string): Promise<string> {

@@ -11,7 +11,7 @@ import type { OtherHead } from "../../tune/other-heads.js";
 import { DECAYS } from "../../tune/train-head.js";
 import { type TunedImages, tuneImages } from "../../tune/tune-images.js";
 import { tuneReportPage } from "../../tune/tune-report.js";
-import { table } from "../format.js";
+import { percent, table } from "../format.js";
 import { manifest } from "../manifest.js";
 import type { Outcome } from "../outcome.js";
 import { progressBar, trainingBar } from "../progress.js";
@@ -195,8 +195,4 @@ function describe(
 
 function shortened(text: string): string {
   return text.length <= WIDTH ? text : `…${text.slice(1 - WIDTH)}`;
-}
-
-function percent(share: number): string {
-  return `${(100 * share).toFixed(1)} %`;
 }

@@ -1,9 +1,8 @@
 /** `polyhead adapt`: a head on a backbone that it was not made for, through a fitted adapter. */
 import { availableParallelism } from "node:os";
 import { basename } from "node:path";
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Command, Option } from "commander";
 import { adaptImages } from "../../adapt/adapt-images.js";
-import type { Share } from "../../adapt/agreement.js";
 import type { AdaptImagesReport } from "../../adapt/judgement.js";
 import { RUNGS, type RungName } from "../../adapt/ladder.js";
 import { asOneHead } from "../../adapt/through-adapter.js";
@@ -12,7 +11,8 @@ import { OrtWorker } from "../../runtime/node/ort-worker.js";
 import { openModelOn } from "../../runtime/open-model.js";
 import { Runtime } from "../../runtime/runtime.js";
 import { defaultCacheFolder } from "../../teach/feature-cache.js";
-import { count, table } from "../format.js";
+import { count, interval, percent, table } from "../format.js";
+import { readPositive, readShare, readWholeNumber } from "../option-numbers.js";
 import { type Outcome, performs } from "../outcome.js";
 import { progressBar } from "../progress.js";
 
@@ -49,7 +49,7 @@ export function addAdapt(program: Command): void {
     .option("--tap <names>", "taps to try, separated by commas; all by default", (text: string) =>
       text.split(","),
     )
-    .option("--budget <flops>", "taps that cost more are not tried", positive)
+    .option("--budget <flops>", "taps that cost more are not tried", readPositive)
     .requiredOption("--data <folder>", "images; no classes are needed")
     .option("--test <folder>", "other images to judge on; cross-validation without them")
     .requiredOption("-o, --out <file>", "ONNX file for the adapter")
@@ -66,9 +66,9 @@ export function addAdapt(program: Command): void {
     .addOption(
       new Option("--rung <name>", "one kind of map instead of the smallest that does").choices(RUNGS),
     )
-    .option("--folds <count>", "parts of the cross-validation", wholeNumber, 5)
-    .option("--seed <number>", "decides how images are dealt to the parts", wholeNumber, 0)
-    .option("--floor <share>", "share of the head's quality that has to be kept", share, 0.9);
+    .option("--folds <count>", "parts of the cross-validation", readWholeNumber, 5)
+    .option("--seed <number>", "decides how images are dealt to the parts", readWholeNumber, 0)
+    .option("--floor <share>", "share of the head's quality that has to be kept", readShare, 0.9);
   performs(command, perform);
 }
 
@@ -111,8 +111,8 @@ function describe({ out, folded }: Options, report: AdaptImagesReport): string[]
       `${rung.name}${rung.rank === undefined ? "" : ` ${rung.rank}`}`,
       count(rung.parameters),
       percent(rung.explained),
-      rung.interval ? shareText(rung.interval) : percent(rung.agreement),
-      rung.accuracy ? shareText(rung.accuracy) : "",
+      rung.interval ? interval(rung.interval) : percent(rung.agreement),
+      rung.accuracy ? interval(rung.accuracy) : "",
       rung.name === enough ? (tap === chosen.tap ? "chosen" : "enough here") : "",
     ]),
   );
@@ -126,7 +126,7 @@ function describe({ out, folded }: Options, report: AdaptImagesReport): string[]
     "",
     ...(quality.nativeAccuracy && quality.accuracy
       ? [
-          `the head on its own backbone is ${shareText(quality.nativeAccuracy)} right, adapted ${shareText(quality.accuracy)}`,
+          `the head on its own backbone is ${interval(quality.nativeAccuracy)} right, adapted ${interval(quality.accuracy)}`,
         ]
       : []),
     `${percent(quality.kept)} of its quality is kept by ${chosen.rung} on ${chosen.tap} (${judgedOn}; floor ${percent(floor)})`,
@@ -135,29 +135,4 @@ function describe({ out, folded }: Options, report: AdaptImagesReport): string[]
       ? `adapter and head are also one head, at no further cost, ${report.folded.difference.toExponential(1)} apart${folded === undefined ? "; write it with --folded" : `: ${folded}`}`
       : `the head does not begin with a linear layer on one vector, so that the adapter stays a layer of its own${folded === undefined ? "" : `, in front of the head: ${folded}`}`,
   ];
-}
-
-function shareText({ value, low, high }: Share): string {
-  return `${percent(value)} (${percent(low)} to ${percent(high)})`;
-}
-
-function percent(value: number): string {
-  return `${(100 * value).toFixed(1)} %`;
-}
-
-function wholeNumber(text: string): number {
-  if (/^\d{1,9}$/.test(text)) return Number(text);
-  throw new InvalidArgumentError("Expected a whole number.");
-}
-
-function positive(text: string): number {
-  const value = Number(text);
-  if (value > 0) return value;
-  throw new InvalidArgumentError("Expected a number above 0, such as 5e8.");
-}
-
-function share(text: string): number {
-  const value = Number(text);
-  if (text.trim() !== "" && value >= 0 && value <= 1) return value;
-  throw new InvalidArgumentError("Expected a number from 0 to 1.");
 }

@@ -6,9 +6,9 @@ import { OrtWorker } from "../../runtime/node/ort-worker.js";
 import { openModelOn } from "../../runtime/open-model.js";
 import { Runtime } from "../../runtime/runtime.js";
 import { demoPackages } from "../demo/packages.js";
-import { percent, prepare } from "../demo/prepare.js";
+import { prepare } from "../demo/prepare.js";
 import { loadHeads, type Shown, showPhoto } from "../demo/show.js";
-import { table } from "../format.js";
+import { percent, table } from "../format.js";
 import { type Outcome, performs } from "../outcome.js";
 
 interface Options {

@@ -1,7 +1,7 @@
 /** `polyhead plan`: which way to a head on a backbone, and why; measured on images where there are some. */
 import { availableParallelism } from "node:os";
 import { basename, join } from "node:path";
-import { type Command, InvalidArgumentError } from "commander";
+import type { Command } from "commander";
 import { PolyheadError } from "../../base/errors.js";
 import { Engine } from "../../engine/index.js";
 import { loadModel, saveModel } from "../../files/disk.js";
@@ -20,7 +20,8 @@ import { openModelOn } from "../../runtime/open-model.js";
 import { Runtime } from "../../runtime/runtime.js";
 import { defaultCacheFolder } from "../../teach/feature-cache.js";
 import { type ControlOptions, openControl, withControlOptions } from "../control/open-control.js";
-import { table } from "../format.js";
+import { interval, table } from "../format.js";
+import { readPositive, readShare } from "../option-numbers.js";
 import { type Outcome, performs } from "../outcome.js";
 import { progressBar } from "../progress.js";
 
@@ -67,8 +68,8 @@ export function addPlan(program: Command): void {
     )
     .option("--to-preprocess <recipe>", "the same for the other one")
     .option("--cache <folder>", "folder for computed features, or none", defaultCacheFolder())
-    .option("--floor <share>", "agreement that is enough where classes are not known", share, 0.9)
-    .option("--seconds <number>", "no further way is begun after so long", seconds, 300)
+    .option("--floor <share>", "agreement that is enough where classes are not known", readShare, 0.9)
+    .option("--seconds <number>", "no further way is begun after so long", readPositive, 300)
     .option("--apply <folder>", "write what the recommended way made into this folder")
     .option("--route <name>", "with --apply, let it answer for this route of the server or store");
   performs(withControlOptions(command, true), perform);
@@ -153,10 +154,7 @@ async function measure(
 }
 
 function reasonsOf({ ways }: Measurements, best: MadeWay | undefined): string[] {
-  const said = ways.map(
-    ({ how, measure, quality }) =>
-      `${how}: ${measure} ${percent(quality.value)} (${percent(quality.low)} to ${percent(quality.high)}).`,
-  );
+  const said = ways.map(({ how, measure, quality }) => `${how}: ${measure} ${interval(quality)}.`);
   const chosen = best
     ? `Of the ways whose quality is within the interval of the best, ${best.how} changes least.`
     : "No way reaches the floor; more images, or training more of the network, may.";
@@ -203,7 +201,7 @@ function tableOf(ways: readonly MadeWay[]): string[] {
     ...ways.map(({ way, how, quality, measure, milliseconds: cost, bytes, seconds, others }) => [
       way,
       how,
-      `${measure} ${percent(quality.value)} (${percent(quality.low)} to ${percent(quality.high)})`,
+      `${measure} ${interval(quality)}`,
       milliseconds(cost.alone),
       milliseconds(cost.beside),
       String(bytes),
@@ -211,20 +209,4 @@ function tableOf(ways: readonly MadeWay[]): string[] {
       others,
     ]),
   ]);
-}
-
-function percent(value: number): string {
-  return `${(100 * value).toFixed(1)} %`;
-}
-
-function share(text: string): number {
-  const value = Number(text);
-  if (text.trim() !== "" && value >= 0 && value <= 1) return value;
-  throw new InvalidArgumentError("Expected a number from 0 to 1.");
-}
-
-function seconds(text: string): number {
-  const value = Number(text);
-  if (value > 0) return value;
-  throw new InvalidArgumentError("Expected a number above 0.");
 }

@@ -1,7 +1,7 @@
 /** `polyhead teach`: a classification head from folders of images, with its cross-validated accuracy. */
 import { availableParallelism } from "node:os";
 import { basename } from "node:path";
-import { type Command, InvalidArgumentError, Option } from "commander";
+import { type Command, Option } from "commander";
 import { loadModel, saveModel } from "../../files/disk.js";
 import { OrtWorker } from "../../runtime/node/ort-worker.js";
 import { openModelOn } from "../../runtime/open-model.js";
@@ -11,7 +11,8 @@ import type { FoldAccuracy } from "../../teach/cross-validation.js";
 import { defaultCacheFolder } from "../../teach/feature-cache.js";
 import type { ChannelPlace } from "../../teach/pooling.js";
 import { type TeachImagesReport, teachImages } from "../../teach/teach-images.js";
-import { table } from "../format.js";
+import { percent, table } from "../format.js";
+import { readWholeNumber } from "../option-numbers.js";
 import { type Outcome, performs } from "../outcome.js";
 import { progressBar } from "../progress.js";
 
@@ -44,8 +45,8 @@ export function addTeach(program: Command): void {
     .requiredOption("-o, --out <file>", "ONNX file for the head")
     .option("--preprocess <recipe>", "how images become the input, where the backbone does not say it")
     .option("--cache <folder>", "folder for computed features, or none", defaultCacheFolder())
-    .option("--folds <count>", "parts of the cross-validation", wholeNumber, 5)
-    .option("--seed <number>", "decides how images are dealt to the parts", wholeNumber, 0)
+    .option("--folds <count>", "parts of the cross-validation", readWholeNumber, 5)
+    .option("--seed <number>", "decides how images are dealt to the parts", readWholeNumber, 0)
     .addOption(new Option("--method <name>", "how to learn").choices(["auto", ...METHODS]).default("auto"))
     .addOption(new Option("--channels <place>", "where the tap has its channels").choices(["first", "last"]));
   performs(command, perform);
@@ -136,15 +137,6 @@ function plusMinus({ mean, deviation }: FoldAccuracy): string {
   return `${percent(mean)} ± ${percent(deviation)}`;
 }
 
-function percent(share: number): string {
-  return `${(100 * share).toFixed(1)} %`;
-}
-
 function shortened(text: string, most: number): string {
   return text.length <= most ? text : `${text.slice(0, most - 1)}…`;
-}
-
-function wholeNumber(text: string): number {
-  if (/^\d{1,9}$/.test(text)) return Number(text);
-  throw new InvalidArgumentError("Expected a whole number.");
 }

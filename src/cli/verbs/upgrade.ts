@@ -1,8 +1,7 @@
 /** `polyhead upgrade`: all live heads of a backbone to another one, in one generation or not at all. */
 import { availableParallelism } from "node:os";
 import { basename } from "node:path";
-import { type Command, InvalidArgumentError } from "commander";
-import type { Share } from "../../adapt/agreement.js";
+import type { Command } from "commander";
 import { type LiveHead, type UpgradedRoute, upgradeHeads, upgradeRefused } from "../../adapt/upgrade.js";
 import { PolyheadError } from "../../base/errors.js";
 import { loadModel } from "../../files/disk.js";
@@ -12,7 +11,8 @@ import { Runtime } from "../../runtime/runtime.js";
 import { defaultCacheFolder } from "../../teach/feature-cache.js";
 import type { Control } from "../control/control.js";
 import { type ControlOptions, openControl, withControlOptions } from "../control/open-control.js";
-import { table } from "../format.js";
+import { interval, percent, table } from "../format.js";
+import { readShare, readWholeNumber } from "../option-numbers.js";
 import { type Outcome, performs } from "../outcome.js";
 import { progressBar } from "../progress.js";
 
@@ -49,9 +49,9 @@ export function addUpgrade(program: Command): void {
     )
     .option("--to-preprocess <recipe>", "the same for the new one")
     .option("--cache <folder>", "folder for computed features, or none", defaultCacheFolder())
-    .option("--folds <count>", "parts of the cross-validation", wholeNumber, 5)
-    .option("--seed <number>", "decides how images are dealt to the parts", wholeNumber, 0)
-    .option("--floor <share>", "share of each head's quality that has to be kept", share, 0.9)
+    .option("--folds <count>", "parts of the cross-validation", readWholeNumber, 5)
+    .option("--seed <number>", "decides how images are dealt to the parts", readWholeNumber, 0)
+    .option("--floor <share>", "share of each head's quality that has to be kept", readShare, 0.9)
     .option("--leave", "heads that keep too little stay on the old backbone")
     .option("--dry-run", "show the table and publish nothing");
   performs(withControlOptions(command, true), perform);
@@ -162,8 +162,8 @@ function describe(routes: readonly UpgradedRoute[]): string[] {
         words[becomes],
         chosen ? `${chosen.rung} on ${chosen.tap}` : "",
         quality ? percent(quality.kept) : "",
-        quality?.interval ? shareText(quality.interval) : quality ? percent(quality.agreement) : "",
-        quality?.accuracy ? shareText(quality.accuracy) : "",
+        quality?.interval ? interval(quality.interval) : quality ? percent(quality.agreement) : "",
+        quality?.accuracy ? interval(quality.accuracy) : "",
         quality?.nativeAccuracy ? percent(quality.nativeAccuracy.value) : "",
         unadapted ? `${percent(unadapted.kept)} kept` : "",
         added === undefined ? "" : `${(100 * added).toFixed(2)} %`,
@@ -171,23 +171,4 @@ function describe(routes: readonly UpgradedRoute[]): string[] {
     ]),
     ...routes.flatMap(({ route, why }) => (why === undefined ? [] : [`${route}: ${why}`])),
   ];
-}
-
-function shareText({ value, low, high }: Share): string {
-  return `${percent(value)} (${percent(low)} to ${percent(high)})`;
-}
-
-function percent(value: number): string {
-  return `${(100 * value).toFixed(1)} %`;
-}
-
-function wholeNumber(text: string): number {
-  if (/^\d{1,9}$/.test(text)) return Number(text);
-  throw new InvalidArgumentError("Expected a whole number.");
-}
-
-function share(text: string): number {
-  const value = Number(text);
-  if (text.trim() !== "" && value >= 0 && value <= 1) return value;
-  throw new InvalidArgumentError("Expected a number from 0 to 1.");
 }

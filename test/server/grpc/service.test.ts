@@ -318,7 +318,7 @@ describe("failures", () => {
 
   it("tell nothing of the host, and leave the rest to the log", async () => {
     service.before = () => {
-      throw new Error("cannot open /root/secret/model.onnx");
+      throw new Error("cannot open /srv/secret/model.onnx");
     };
     const { code, details, trailers } = await client.call("ModelInfer", FOOD, { "x-request-id": "abc-1" });
     expect(code).toBe(status.INTERNAL);
@@ -329,7 +329,7 @@ describe("failures", () => {
       { level: 50, reqId: "abc-1", method: "ModelInfer", msg: "failed" },
       { level: 30, reqId: "abc-1", method: "ModelInfer", status: "INTERNAL", msg: "answered" },
     ]);
-    expect(JSON.stringify(log[0])).toContain("/root/secret");
+    expect(JSON.stringify(log[0])).toContain("/srv/secret");
   });
 
   it("have messages that fit into headers, whatever they say", async () => {
