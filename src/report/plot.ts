@@ -8,7 +8,7 @@ import { escaped } from "./html.js";
 /** Numbers to draw. */
 export interface Series {
   readonly label: string;
-  /** Pairs of x and y; what is not finite leaves a gap. */
+  /** Pairs of x and y; what is not finite, or beyond 1e300, leaves a gap. */
   readonly points: readonly (readonly [x: number, y: number])[];
   /** `line` by default. `points` marks each, with its name beside it where there are names. */
   readonly kind?: "line" | "points" | "both";
@@ -39,6 +39,10 @@ export interface Plot {
 
 /** Lines of more points are drawn as the means of so many pieces. */
 const MOST_POINTS = 400;
+/** Beyond it the sum of a number and a tick could overflow; closer to zero than its inverse, numbers lose their digits. */
+const MOST_SIZE = 1e300;
+/** Ticks closer together than this share of the largest number could not be told apart. */
+const LEAST_SHARE = 1e-12;
 const COLOURS = ["#2563a8", "#d9681d", "#1f8a5b", "#8e4ec6", "#b3372f"];
 const INK = "var(--plot-ink, #667085)";
 const GRID = "var(--plot-grid, #d9d9d9)";
@@ -117,7 +121,8 @@ export function plotSvg({ title, x, y, series, width = 520, height = 300 }: Plot
 }
 
 function isDrawn(x: Axis, y: Axis): (point: readonly [number, number]) => boolean {
-  const isFit = (axis: Axis, value: number) => Number.isFinite(value) && (!axis.isLogarithmic || value > 0);
+  const isFit = (axis: Axis, value: number) =>
+    Math.abs(value) <= MOST_SIZE && (!axis.isLogarithmic || value >= 1 / MOST_SIZE);
   return ([a, b]) => isFit(x, a) && isFit(y, b);
 }
 
@@ -151,17 +156,17 @@ function scaleOf(axis: Axis, values: readonly number[], isTight: boolean): Scale
 
 /** Ticks at 1, 2 or 5 times a power of ten. */
 function linear(axis: Axis, low: number, high: number, isTight: boolean): Scale {
-  const span = high > low ? high - low : Math.abs(low) || 1;
+  const least = Math.max(1 / MOST_SIZE, LEAST_SHARE * Math.max(Math.abs(low), Math.abs(high)));
+  const isRange = high - low >= least;
+  const span = isRange ? high - low : Math.max(Math.abs(low) || 1, least);
   const raw = span / 5;
   const power = 10 ** Math.floor(Math.log10(raw));
   const step = power * ([1, 2, 5, 10].find((each) => each * power >= raw * 0.999) ?? 10);
-  const [first, last] = [
-    Math.floor(low / step + 1e-9),
-    Math.max(Math.ceil(high / step - 1e-9), Math.floor(low / step) + 1),
-  ];
+  const first = Math.floor(low / step + 1e-9);
+  const last = Math.max(Math.ceil(high / step - 1e-9), first + 1);
   const digits = Math.max(0, -Math.floor(Math.log10(step) + 1e-9));
   const ticks = Array.from({ length: last - first + 1 }, (_, at) => (first + at) * step);
-  const [start, end] = isTight && high > low ? [low / step, high / step] : [first, last];
+  const [start, end] = isTight && isRange ? [low / step, high / step] : [first, last];
   return {
     ticks: ticks.filter((value) => value / step >= start - 1e-9 && value / step <= end + 1e-9),
     format: axis.format ?? ((value) => shortNumber(value, digits)),

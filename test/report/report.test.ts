@@ -164,7 +164,22 @@ describe("HTML", () => {
 });
 
 describe("a plot", () => {
-  const number = fc.oneof(fc.double(), fc.double({ min: -1e3, max: 1e3 }), fc.constant(0));
+  const number = fc.oneof(
+    fc.double(),
+    fc.double({ min: -1e3, max: 1e3 }),
+    fc.constantFrom(
+      0,
+      1,
+      5e-324,
+      -5e-324,
+      1e-310,
+      1e300,
+      Number.MAX_VALUE,
+      -Number.MAX_VALUE,
+      1e16,
+      1e16 + 2,
+    ),
+  );
   const series = fc.record({
     label: fc.string(),
     kind: fc.constantFrom("line" as const, "points" as const, "both" as const),
