@@ -46,6 +46,8 @@ export interface FitOptions<Target> extends FitSettings, Pick<UpdateOptions, "gr
   readonly collate: Collate<Target, readonly TargetTerm[]>;
   /** Quality of the training so far, after each epoch; more is better. */
   readonly judge?: ((trainer: Trainer) => Promise<number>) | undefined;
+  /** With patience: what it begins with is judged too, and kept unless an epoch is better. */
+  readonly mayKeepStart?: boolean | undefined;
   /** Where the training is kept while it goes on; its last state stays there until it is cleared. */
   readonly checkpoints?: Checkpoints | undefined;
   /** Steps from one checkpoint to the next, beside those at the end of each epoch. */
@@ -73,7 +75,9 @@ export interface Fitted {
   readonly losses: readonly number[];
   /** Quality after each epoch; empty without a judge. */
   readonly qualities: readonly number[];
-  /** The epoch, from 1, whose parameters these are. */
+  /** Quality before the first step, where what it begins with may be kept. */
+  readonly start?: number | undefined;
+  /** The epoch, from 1, whose parameters these are; 0 for those that it began with. */
   readonly epoch: number;
   /** Steps in an epoch. */
   readonly perEpoch: number;
@@ -83,6 +87,7 @@ export interface Fitted {
 interface Progress {
   readonly losses: readonly number[];
   readonly qualities: readonly number[];
+  readonly start?: number | undefined;
   readonly isOver: boolean;
 }
 
@@ -124,12 +129,26 @@ export async function fitModel<Target>(options: FitOptions<Target>): Promise<Fit
     ...(saved && { state: named(saved.arrays, NOW), steps: begun }),
   });
   const keepsBest = judge !== undefined && patience !== undefined;
+  let { start } = progress;
+  /** Judges what was measured so far; the best epoch is 0 for the start. */
+  const verdictNow = () => {
+    const before = start === undefined ? [] : [start];
+    const verdict = judgeProgress([...before, ...qualities], {
+      patience: patience ?? Number.POSITIVE_INFINITY,
+    });
+    return { ...verdict, epoch: verdict.best + 1 - before.length };
+  };
   const save = async (step: number, isOver: boolean) => {
     if (!checkpoints) return;
     const arrays = new Map([...prefixed(await trainer.state(), NOW), ...prefixed(best, BEST)]);
-    await checkpoints.save({ step, arrays, progress: { losses, qualities, isOver } satisfies Progress });
+    await checkpoints.save({
+      step,
+      arrays,
+      progress: { losses, qualities, start, isOver } satisfies Progress,
+    });
   };
   try {
+    if (keepsBest && options.mayKeepStart) start ??= await judge(trainer);
     const source = batches({
       ...{ rows, order, seed, collate: options.collate, from: begun, to: progress.isOver ? begun : steps },
       ...(options.inFlight !== undefined && { inFlight: options.inFlight }),
@@ -142,7 +161,7 @@ export async function fitModel<Target>(options: FitOptions<Target>): Promise<Fit
       let isOver = done === steps;
       if (done % perEpoch === 0 && judge) {
         qualities.push(await judge(trainer));
-        const verdict = judgeProgress(qualities, { patience: patience ?? Number.POSITIVE_INFINITY });
+        const verdict = verdictNow();
         if (keepsBest && verdict.isBest) best = await trainer.parameters();
         isOver ||= verdict.shouldStop;
       }
@@ -152,25 +171,24 @@ export async function fitModel<Target>(options: FitOptions<Target>): Promise<Fit
       if (isDue || isOver) await save(done, isOver);
       if (isOver) break;
     }
-    const isBest = keepsBest && best.size > 0;
-    const parameters = isBest
-      ? best
-      : saved && progress.isOver
-        ? ofModel(saved.arrays)
-        : await trainer.parameters();
-    const epoch = isBest
-      ? judgeProgress(qualities, { patience }).best + 1
-      : Math.ceil(losses.length / perEpoch);
-    return { parameters, losses, qualities, epoch, perEpoch };
+    const { best: bestAt, epoch: bestEpoch } = verdictNow();
+    const isBest = keepsBest && bestAt >= 0;
+    const epoch = isBest ? bestEpoch : Math.ceil(losses.length / perEpoch);
+    const parameters = isBest ? (epoch === 0 ? atStart() : best) : await atEnd();
+    return { parameters, losses, qualities, start, epoch, perEpoch };
   } finally {
     await trainer.close();
   }
 
-  /** Of a training that was over before it was interrupted nothing is in the worker. */
-  function ofModel(arrays: ReadonlyMap<string, Tensor>): ReadonlyMap<string, Tensor> {
-    const state = named(arrays, NOW);
+  function atStart(): ReadonlyMap<string, Tensor> {
+    return model.values(options.parameters ?? model.parameters);
+  }
+
+  async function atEnd(): Promise<ReadonlyMap<string, Tensor>> {
+    if (!saved || !progress.isOver) return trainer.parameters();
+    // Of a training that was over before it was interrupted nothing is in the worker.
     const wanted = options.parameters ?? model.parameters;
-    return new Map([...state].filter(([name]) => wanted.includes(name)));
+    return new Map([...named(saved.arrays, NOW)].filter(([name]) => wanted.includes(name)));
   }
 }
 

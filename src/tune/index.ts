@@ -1,4 +1,5 @@
 /** The ways to train, from examples to models that say how good they are. */
+export * from "./choice.js";
 export * from "./depths.js";
 export * from "./detect/tune-detector.js";
 export * from "./examples.js";

@@ -1,17 +1,20 @@
 /**
  * How good a way of training is: by folds, where every example is judged by what was learned without it, or by examples
- * that were held back. Choices within the training (the head's regularisation) are made anew each time.
+ * that were held back. Choices within the training (the head's regularisation; by folds also whether more than the head
+ * is worth its training) are made anew each time.
  */
 import { PolyheadError } from "../base/errors.js";
 import { classCounts } from "../data/balance.js";
 import { stratifiedFolds, stratifiedSplit } from "../data/folds.js";
+import type { Checkpoints } from "../files/checkpoint.js";
 import { bestClasses } from "../teach/classifier.js";
 import { toNumbers } from "../tensor/tensor.js";
 import type { ClassificationQuality } from "../vision/classification-quality.js";
 import { accuracy, mean, standardDeviation } from "../vision/metrics.js";
+import type { Choice } from "./choice.js";
 import type { Examples } from "./examples.js";
 import type { FitStep } from "./fit.js";
-import type { Learned, Learner, LearnOptions } from "./learner.js";
+import type { Learned, Learner, Stage } from "./learner.js";
 import { mergedScores, qualityOf, type Scores } from "./scores.js";
 
 /** By what it is judged. */
@@ -51,8 +54,8 @@ export interface JudgeOptions {
   readonly seed: number;
   /** Whether held-back examples also say when to stop. */
   readonly stopsEarly: boolean;
-  /** Checkpoints of one training of several. */
-  readonly checkpointsOf?: ((training: string) => LearnOptions["checkpoints"]) | undefined;
+  /** Checkpoints of one stage of one training of several. */
+  readonly checkpointsOf?: ((training: string, stage: Stage) => Checkpoints | undefined) | undefined;
   readonly checkpointSteps?: number | undefined;
   /** The training under way, of how many, and where it is. */
   readonly onStep?: ((step: FitStep, training: number, trainings: number) => void) | undefined;
@@ -83,10 +86,11 @@ async function byFolds(
   const assigned = stratifiedFolds(targets, folds, seed);
   const all = [...targets.keys()];
   const parts: { places: number[]; scores: Scores }[] = [];
+  const choices: Choice[] = [];
   const run = (name: string, training: readonly number[], at: number) =>
     learner.learn({
       training,
-      checkpoints: options.checkpointsOf?.(name),
+      checkpointsOf: (stage) => options.checkpointsOf?.(name, stage),
       checkpointSteps: options.checkpointSteps,
       onStep: (step) => options.onStep?.(step, at, folds + 1),
     });
@@ -96,11 +100,13 @@ async function byFolds(
       all.filter((place) => assigned[place] !== fold),
       fold,
     );
+    if (learned.choice) choices.push(learned.choice);
     const places = all.filter((place) => assigned[place] === fold);
     parts.push({ places, scores: await learner.scores(learned, places) });
   }
   const accuracies = parts.map(({ scores }) => accuracyOf(scores));
   const learned = await run("all", all, folds);
+  const headKept = choices.filter(({ kept }) => kept === "head").length;
   return {
     learned,
     training: all.length,
@@ -110,7 +116,7 @@ async function byFolds(
       folds: accuracies,
       mean: mean(accuracies),
       deviation: standardDeviation(accuracies),
-      how: `stratified cross-validation with ${folds} folds, seed ${seed}`,
+      how: `stratified cross-validation with ${folds} folds, seed ${seed}${headKept === 0 ? "" : `; in ${headKept} of them the head alone was kept`}`,
     },
   };
 }
@@ -134,7 +140,7 @@ async function byHeldBack(
   const learned = await learner.learn({
     training,
     ...(options.stopsEarly && { validation }),
-    checkpoints: options.checkpointsOf?.("all"),
+    checkpointsOf: (stage) => options.checkpointsOf?.("all", stage),
     checkpointSteps: options.checkpointSteps,
     onStep: (step) => options.onStep?.(step, 0, 1),
   });

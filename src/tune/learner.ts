@@ -1,14 +1,17 @@
 /**
  * What learns from examples: the head first, on frozen features, then, where more than the head is trained, everything
  * from the place where it begins, at a low rate (LP-FT: Kumar et al., "Fine-Tuning can Distort Pretrained Features and
- * Underperform Out-of-Distribution", 2022). Head, branch and full differ in that place alone.
+ * Underperform Out-of-Distribution", 2022). Head, branch and full differ in that place alone. What the second part
+ * does not make more accurate stays as it was after the first: then the head alone is what was learned.
  */
 import type { Augmentation } from "../data/augmentation.js";
+import { stratifiedSplit } from "../data/folds.js";
 import type { RowSource } from "../data/rows.js";
 import type { Checkpoints } from "../files/checkpoint.js";
 import type { Model } from "../onnx/model.js";
 import { openModelOn } from "../runtime/open-model.js";
 import type { Runtime } from "../runtime/runtime.js";
+import { type Choice, choose } from "./choice.js";
 import type { Examples } from "./examples.js";
 import { type FitSettings, type FitStep, type Fitted, fitModel } from "./fit.js";
 import { type HeadInput, headNetwork } from "./head-network.js";
@@ -35,27 +38,41 @@ export interface LearnerOptions {
   readonly threads: number;
 }
 
+/** A training of everything: without the examples that choose, or the one whose result is taken. */
+export type Stage = "choosing" | "whole";
+
 /** How one training goes. */
 export interface LearnOptions {
   /** Examples to learn from. */
   readonly training: readonly number[];
-  /** Examples that say after each epoch how good it is; with patience they say when to stop. */
+  /**
+   * Examples that say after each epoch how good it is, when to stop, and whether the head alone is as good. Without
+   * them a fifth of the training examples, set aside for a while, says the last.
+   */
   readonly validation?: readonly number[] | undefined;
-  readonly checkpoints?: Checkpoints | undefined;
+  /** Checkpoints of one stage of the training. */
+  readonly checkpointsOf?: ((stage: Stage) => Checkpoints | undefined) | undefined;
   readonly checkpointSteps?: number | undefined;
   readonly onStep?: ((step: FitStep) => void) | undefined;
 }
 
 /** What was learned. */
 export interface Learned {
-  /** From the place where training begins to logits and probabilities, without metadata. */
+  /** From `from` to logits and probabilities, without metadata. */
   readonly model: Model;
+  /** The place where training began; the tap where the head alone was trained, or kept. */
+  readonly from: string;
   readonly head: TrainedHead;
-  /** Undefined where the head alone was trained. */
+  /** The training behind the head; of epoch 0 where the head alone was kept, undefined where nothing else was tried. */
   readonly fitted: Fitted | undefined;
+  /** Undefined where nothing but the head was trained. */
+  readonly choice: Choice | undefined;
   /** Parameters that were trained. */
   readonly parameters: readonly string[];
 }
+
+/** Share of the training examples that chooses between the head and all that was trained, where nothing is held back. */
+const SET_ASIDE = 0.2;
 
 /** Learns from examples, as often as it is asked to. */
 export class Learner {
@@ -66,15 +83,79 @@ export class Learner {
   }
 
   /** Trains. @throws PolyheadError as `trainHead`, `networkFrom` and `fitModel` do */
-  async learn({ training, validation, ...options }: LearnOptions): Promise<Learned> {
+  async learn(options: LearnOptions): Promise<Learned> {
+    const { examples, from } = this.#options;
+    const { training, validation } = options;
+    const isAlone = from === examples.site.tap.name;
+    if (isAlone) return this.#alone(await this.#trainHead(training, options.onStep));
+    if (validation) return this.#trained(training, validation, "whole", options);
+    const tried = await this.#try(training, options);
+    // What was chosen is learned anew, with the examples that chose.
+    if (tried?.choice.kept === "head") {
+      return { ...(await this.#alone(await this.#trainHead(training))), ...tried };
+    }
+    const all = await this.#trained(training, undefined, "whole", options);
+    return { ...all, choice: tried?.choice };
+  }
+
+  /** What was learned says of examples. @throws PolyheadError as `scoresOf` does */
+  async scores({ model, head, from }: Learned, places: readonly number[]): Promise<Scores> {
+    const { examples, runtime, tuning } = this.#options;
+    const isAlone = from === examples.site.tap.name;
+    const rows = isAlone ? await this.#headRows() : await examples.values(from);
+    const whole = isAlone ? this.#headOn(this.#headInput(), head, from) : model;
+    const output = examples.site.outputs.logits;
+    return scoresOf(new SelectedRows(rows, places), tuning.batch, openModelOn(runtime), whole, output);
+  }
+
+  /**
+   * Tries both without a fifth of the examples, and compares them on that.
+   * @returns undefined where there are too few examples to set any aside
+   */
+  async #try(
+    training: readonly number[],
+    options: LearnOptions,
+  ): Promise<{ readonly choice: Choice; readonly fitted: Fitted | undefined } | undefined> {
+    const { examples, head } = this.#options;
+    const of = <Value>(values: readonly Value[], places: readonly number[]) =>
+      places.flatMap((place) => values[place] ?? []);
+    const split = stratifiedSplit(
+      of(examples.targets, training),
+      SET_ASIDE,
+      head.seed,
+      of(
+        examples.data.examples.map(({ digest }) => digest),
+        training,
+      ),
+    );
+    if (split.validation.length === 0) return undefined;
+    const [first, aside] = [of(training, split.training), of(training, split.validation)];
+    const learned = await this.#trained(first, undefined, "choosing", options);
+    const accuracyOf = async (each: Learned) => qualityOf(await this.scores(each, aside)).accuracy;
+    const alone = await accuracyOf(await this.#alone(learned.head));
+    const { fitted } = learned;
+    return {
+      choice: choose({
+        head: alone,
+        trained: await accuracyOf(learned),
+        examples: aside.length,
+        by: "set-aside",
+      }),
+      fitted: fitted && { ...fitted, epoch: 0 },
+    };
+  }
+
+  /** The head, then everything; with validation examples the best epoch, or the head alone. */
+  async #trained(
+    training: readonly number[],
+    validation: readonly number[] | undefined,
+    stage: Stage,
+    { checkpointsOf, checkpointSteps, onStep }: LearnOptions,
+  ): Promise<Learned> {
     const { examples, from, head: settings, tuning, runtime, threads } = this.#options;
     const { site } = examples;
-    const isAlone = from === site.tap.name;
-    const head = await this.#trainHead(training, isAlone ? options.onStep : undefined);
-    const network = await this.#network(head);
-    if (isAlone) {
-      return { model: network.training.model, head, fitted: undefined, parameters: network.head };
-    }
+    const head = await this.#trainHead(training);
+    const network = await this.#network(head, from);
     const { augmentation, ...fitting } = tuning;
     const rows = await examples.values(from, augmentation);
     const held = validation && new SelectedRows(await examples.values(from), validation);
@@ -88,6 +169,7 @@ export class Learner {
       rows: new SelectedRows(rows, training),
       collate: classTerms(shared, targets),
       ...(held && {
+        mayKeepStart: true,
         judge: async (trainer) => {
           const scores = await scoresBy(held, tuning.batch, async (x) =>
             (await trainer.answers(new Map([[input, x]]))).get(site.outputs.logits),
@@ -95,19 +177,40 @@ export class Learner {
           return qualityOf(scores).accuracy;
         },
       }),
-      ...options,
+      ...{ checkpoints: checkpointsOf?.(stage), checkpointSteps },
+      onStep: this.#counted(stage, validation !== undefined, onStep),
     });
-    return { model: network.training.withValues(fitted.parameters), head, fitted, parameters };
+    const choice =
+      held && fitted.start !== undefined
+        ? choose({
+            head: fitted.start,
+            trained: Math.max(...fitted.qualities),
+            examples: held.count,
+            by: "held-back",
+          })
+        : undefined;
+    if (fitted.epoch === 0) return { ...(await this.#alone(head)), fitted, choice };
+    return { model: network.training.withValues(fitted.parameters), from, head, fitted, choice, parameters };
   }
 
-  /** What was learned says of examples. @throws PolyheadError as `scoresOf` does */
-  async scores({ model, head }: Learned, places: readonly number[]): Promise<Scores> {
-    const { examples, from, runtime, tuning } = this.#options;
-    const isAlone = from === examples.site.tap.name;
-    const rows = isAlone ? await this.#headRows() : await examples.values(from);
-    const whole = isAlone ? this.#headOn(this.#headInput(), head) : model;
-    const output = examples.site.outputs.logits;
-    return scoresOf(new SelectedRows(rows, places), tuning.batch, openModelOn(runtime), whole, output);
+  /** Steps of one stage among those of both. */
+  #counted(
+    stage: Stage,
+    isOnly: boolean,
+    onStep: LearnOptions["onStep"],
+  ): ((step: FitStep) => void) | undefined {
+    if (isOnly || !onStep) return onStep;
+    return ({ step, steps, ...rest }) =>
+      onStep({ ...rest, step: stage === "choosing" ? step : steps + step, steps: 2 * steps });
+  }
+
+  async #alone(head: TrainedHead): Promise<Learned> {
+    const { site } = this.#options.examples;
+    const { training, head: parameters } = await this.#network(head, site.tap.name);
+    return {
+      ...{ model: training.model, from: site.tap.name, head, parameters },
+      ...{ fitted: undefined, choice: undefined },
+    };
   }
 
   async #trainHead(training: readonly number[], onStep?: (step: FitStep) => void): Promise<TrainedHead> {
@@ -121,15 +224,16 @@ export class Learner {
     });
   }
 
-  async #network(head: TrainedHead): Promise<Network> {
-    const { examples, from, outputs } = this.#options;
+  async #network(head: TrainedHead, from: string): Promise<Network> {
+    const { examples, outputs } = this.#options;
     const { tap, pooling } = examples.site;
     const shape = await examples.shapeOf(from);
-    return networkFrom(examples.site, from, shape, this.#headOn({ ...tap, pooling }, head), outputs);
+    return networkFrom(examples.site, from, shape, this.#headOn({ ...tap, pooling }, head, from), outputs);
   }
 
-  #headOn(input: HeadInput, { values, standardisation }: TrainedHead): Model {
-    const { examples, head, from } = this.#options;
+  /** The head behind what is trained from a place on. */
+  #headOn(input: HeadInput, { values, standardisation }: TrainedHead, from: string): Model {
+    const { examples, head } = this.#options;
     const { site, data } = examples;
     return headNetwork({
       ...{ input, values, standardisation, shape: head.shape, seed: head.seed, outputs: site.outputs },

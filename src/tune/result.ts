@@ -73,17 +73,28 @@ export async function tapAt(examples: Examples, value: string): Promise<Tap> {
 /** A trained whole in two: the new backbone with all that the old one gave, and the head on its tap. */
 export async function splitTrained(
   trained: Model,
-  { input, tap, outputs, preprocessing }: Site,
-  kept: readonly string[],
+  site: Site,
   provenance: Making,
 ): Promise<{ readonly backbone: Model; readonly head: Model; readonly tap: Tap }> {
+  const { input, tap, outputs } = site;
   const index = new GraphIndex(trained.graph);
   const types = inferTypes(trained);
-  const part = extract(trained, index, [input], [...new Set([...kept, tap.name])], types);
-  const taps = await tapsOf(part);
-  const backbone = withMetadata(part, {
+  const kept = [...new Set([...keptOutputs(site), tap.name])];
+  const part = extract(trained, index, [input], kept, types);
+  const backbone = await backboneModel(part, site, provenance);
+  const head = extract(trained, index, [tap.name], [outputs.logits, outputs.probabilities], types);
+  return { backbone, head, tap: readMetadata(backbone).taps?.find(({ name }) => name === tap.name) ?? tap };
+}
+
+/** What computes taps, as a backbone that says how it was made. */
+export async function backboneModel(
+  part: Model,
+  { preprocessing }: Site,
+  provenance: Making,
+): Promise<Model> {
+  return withMetadata(part, {
     role: "backbone",
-    taps,
+    taps: await tapsOf(part),
     preprocessing: { ...preprocessing },
     provenance,
     task: undefined,
@@ -92,8 +103,6 @@ export async function splitTrained(
     decoding: undefined,
     quality: undefined,
   });
-  const head = extract(trained, index, [tap.name], [outputs.logits, outputs.probabilities], types);
-  return { backbone, head, tap: taps.find(({ name }) => name === tap.name) ?? tap };
 }
 
 /** What a head and the backbone have in common, found by identity: the stem that runs once for all. */

@@ -11,6 +11,7 @@ import { revisionOf } from "../onnx/revision.js";
 import { openModelOn } from "../runtime/open-model.js";
 import type { Runtime } from "../runtime/runtime.js";
 import type { ClassificationQuality } from "../vision/classification-quality.js";
+import { type Choice, describeChoice } from "./choice.js";
 import { type Cost, chosenDepth, DEPTH_RULE, type Depth, depthsToTry, millisecondsOf } from "./depths.js";
 import { Examples } from "./examples.js";
 import type { FitStep } from "./fit.js";
@@ -19,6 +20,7 @@ import { Learner, type TuningSettings } from "./learner.js";
 import { lossOfOther, type OtherHead, type OtherHeadLoss } from "./other-heads.js";
 import {
   aboutData,
+  backboneModel,
   headModel,
   keptOutputs,
   oldBackbone,
@@ -79,7 +81,10 @@ export interface TuneReport {
   readonly training: number;
   readonly digest: string;
   readonly problems: readonly Problem[];
-  /** The value that the head reads of the backbone, and the one from which on the network was trained. */
+  /**
+   * The value that the head reads of the backbone, and the one from which on the network was trained; both are the same
+   * where the head alone was trained, or kept.
+   */
   readonly tap: string;
   readonly from: string;
   /** Names of the trained parameters. */
@@ -93,7 +98,9 @@ export interface TuneReport {
   };
   readonly how: string;
   readonly quality: ClassificationQuality;
-  /** Of the training whose result was kept. */
+  /** Whether the head alone was kept, and by what; absent where nothing else was trained. */
+  readonly choice?: Choice;
+  /** Of the training whose result was kept; where the head was kept, of what did not become better than it. */
   readonly losses: readonly number[];
   readonly qualities: readonly number[];
   readonly epoch: number;
@@ -101,18 +108,25 @@ export interface TuneReport {
   readonly seconds: number;
   /** What comes on top of the frozen stem. */
   readonly cost: Cost;
-  /** Computed once for this head and all others; absent after full training. */
+  /** Computed once for this head and all others; absent where the result is another backbone. */
   readonly stem?: SharedStem;
-  readonly depths?: readonly Depth[];
+  readonly depths?: readonly TriedDepth[];
   readonly others?: readonly OtherHeadLoss[];
   readonly settings: Readonly<Record<string, unknown>>;
   readonly notes: readonly string[];
 }
 
+/** A depth, and what became of it. */
+export interface TriedDepth extends Depth {
+  /** Whether the head alone was kept there; then the cost is the head's. */
+  readonly keptHead: boolean;
+  readonly isTaken: boolean;
+}
+
 /** The trained models, and what is to be said of them. */
 export interface TunedImages {
   readonly head: Model;
-  /** After full training; the head reads this one and no other. */
+  /** After full training; the head reads this one and no other, unless it computes what the old one does. */
   readonly backbone: Model | undefined;
   readonly report: TuneReport;
   /** The files of the surest mistakes. */
@@ -172,7 +186,11 @@ export async function tuneImages(options: TuneImagesOptions): Promise<TunedImage
     return await finish(
       best,
       { flops, bytes, milliseconds },
-      depths.map(({ attempt: _, ...each }) => each),
+      depths.map(({ attempt: of, ...each }) => ({
+        ...each,
+        keptHead: of.learned.choice?.kept === "head",
+        isTaken: of === best,
+      })),
       examples,
       options,
     );
@@ -200,8 +218,8 @@ async function attempt(site: Site, examples: Examples, options: TuneImagesOption
     const learning = await learnAndJudge({
       ...{ examples, learner, judging, seed: head.seed, stopsEarly: tuning.patience !== undefined },
       checkpointSteps: options.checkpointSteps,
-      checkpointsOf: (training) =>
-        identity && new Checkpoints(`${options.checkpoints}/${at}-${training}`, identity),
+      checkpointsOf: (training, stage) =>
+        identity && new Checkpoints(`${options.checkpoints}/${at}-${training}-${stage}`, identity),
       onStep: (step, training, trainings) => {
         const [done, all] = [at * trainings + training, places.length * trainings];
         options.onStep?.({ ...step, step: done * step.steps + step.step, steps: all * step.steps });
@@ -229,14 +247,15 @@ function settingsOf({ way, tap, freeze, head, tuning, judging, threads, preproce
 }
 
 async function finish(
-  { learned, judged, training, from, seconds }: Attempt,
+  { learned, judged, training, seconds }: Attempt,
   cost: Cost,
-  depths: readonly Depth[],
+  depths: readonly TriedDepth[],
   examples: Examples,
   options: TuneImagesOptions,
 ): Promise<TunedImages> {
   const { way, names, versions, runtime, others = [] } = options;
   const { site, data } = examples;
+  const { from, choice } = learned;
   const fitted = learned.fitted ?? learned.head.fitted;
   const settings = settingsOf(options);
   const provenance = {
@@ -251,6 +270,7 @@ async function finish(
     seed: options.head.seed,
     regularisation: learned.head.decay,
     epoch: fitted.epoch,
+    ...(choice && { choice }),
     versions,
   };
   const report = {
@@ -274,9 +294,10 @@ async function finish(
     quality: judged.quality,
     ...{ losses: fitted.losses, qualities: fitted.qualities, epoch: fitted.epoch, perEpoch: fitted.perEpoch },
     cost,
+    ...(choice && { choice }),
     ...(depths.length > 1 && { depths }),
   };
-  const notes = [...site.notes, ...data.notes];
+  const notes = [...site.notes, ...data.notes, ...(choice ? [describeChoice(choice)] : [])];
   const mistakes = judged.quality.mistakes.slice(0, MOST_MISTAKES).map((mistake) => {
     const { id = "", path = "" } = data.examples[judged.places[mistake.example] ?? -1] ?? {};
     const name = (at: number) => data.labels[at] ?? "";
@@ -294,7 +315,14 @@ async function finish(
     const chosen = depths.length > 1 ? [`Taken by this rule: ${DEPTH_RULE}.`] : [];
     return { head, backbone: undefined, mistakes, report: { ...report, stem, notes: [...notes, ...chosen] } };
   }
-  const split = await splitTrained(learned.model, site, keptOutputs(site), provenance);
+  const keptHead = from === site.tap.name;
+  const split = keptHead
+    ? {
+        backbone: await backboneModel(oldBackbone(site), site, provenance),
+        head: learned.model,
+        tap: site.tap,
+      }
+    : await splitTrained(learned.model, site, provenance);
   const before = oldBackbone(site);
   const losses: OtherHeadLoss[] = [];
   for (const other of others) {
@@ -306,17 +334,21 @@ async function finish(
     };
     losses.push(await lossOfOther(other, both));
   }
+  const head = headModel(split.head, split.tap, examples, judged, provenance);
   return {
-    head: headModel(split.head, split.tap, examples, judged, provenance),
+    head,
     backbone: split.backbone,
     mistakes,
     report: {
       ...report,
+      ...(keptHead && { stem: await sharedStem(site, head) }),
       ...(losses.length > 0 && { others: losses }),
-      notes: [...notes, FULL_MEANS],
+      notes: [...notes, keptHead ? KEPT_MEANS : FULL_MEANS],
     },
   };
 }
 
 const FULL_MEANS =
   "The result is another backbone: heads of the old one do not fit it and are refused. Two ways out: keep both backbones, each with its heads, or adapt the old heads to the new backbone with polyhead adapt.";
+const KEPT_MEANS =
+  "The backbone that is written computes what the old one does: the head and all old heads fit both.";

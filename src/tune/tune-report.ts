@@ -69,7 +69,7 @@ export async function tuneReportPage(
   return trainingReport(page);
 }
 
-function curvesOf({ losses, qualities, perEpoch }: TunedImages["report"]): Plot[] {
+function curvesOf({ losses, qualities, perEpoch, choice }: TunedImages["report"]): Plot[] {
   const loss: Plot = {
     title: "Loss",
     x: { label: "step" },
@@ -77,7 +77,9 @@ function curvesOf({ losses, qualities, perEpoch }: TunedImages["report"]): Plot[
     series: [{ label: "training", points: losses.map((value, at) => [at + 1, value] as const) }],
   };
   if (qualities.length === 0) return [loss];
-  const points = qualities.map((value, at) => [(at + 1) * perEpoch, 100 * value] as const);
+  // The head alone is where the curve begins.
+  const start = choice?.by === "held-back" ? [[0, 100 * choice.head] as const] : [];
+  const points = [...start, ...qualities.map((value, at) => [(at + 1) * perEpoch, 100 * value] as const)];
   const accuracy: Plot = {
     title: "Accuracy on examples held back",
     x: { label: "step" },

@@ -138,6 +138,33 @@ describe("a fit", () => {
     expect(JSON.stringify(bytes(stopped.parameters))).toBe(seen[1]);
   });
 
+  it("keeps what it began with unless an epoch is better, also after an end in between", async () => {
+    const judged = (qualities: readonly number[]) => {
+      let at = 0;
+      return { patience: 3, mayKeepStart: true, judge: async () => qualities[at++] ?? 0 };
+    };
+    const fitted = (qualities: readonly number[], changes: Partial<FitOptions<number>> = {}) =>
+      fitModel(options({ ...judged(qualities), ...changes }));
+    const kept = await fitted([0.5, 0.5, 0.4, 0.5]);
+    expect(kept).toMatchObject({ epoch: 0, start: 0.5, qualities: [0.5, 0.4, 0.5] });
+    const { parameters } = network();
+    expect(bytes(kept.parameters)).toEqual(bytes(network().values(parameters)));
+    const better = await fitted([0.5, 0.6, 0.4, 0.5, 0.6]);
+    expect(better).toMatchObject({ epoch: 1, start: 0.5, qualities: [0.6, 0.4, 0.5, 0.6] });
+    expect(bytes(better.parameters)).not.toEqual(bytes(kept.parameters));
+
+    const checkpoints = () => new Checkpoints(join(folder, "start"), { settings: {}, data: "d", model: "m" });
+    const onStep = ({ step }: { step: number }) => {
+      if (step === 6) throw new Error("killed");
+    };
+    await expect(fitted([0.5, 0.5, 0.4], { checkpoints: checkpoints(), onStep })).rejects.toThrow("killed");
+    const resumed = await fitted([0.4, 0.5], { checkpoints: checkpoints() });
+    expect(resumed).toMatchObject({ epoch: 0, start: 0.5, qualities: [0.5, 0.4, 0.5] });
+    expect(bytes(resumed.parameters)).toEqual(bytes(kept.parameters));
+    const over = await fitted([], { checkpoints: checkpoints() });
+    expect(over).toEqual(resumed);
+  });
+
   it("ends with an error when the loss is no number, and when there is nothing to do", async () => {
     const lost = fitModel(options({ optimizer: { kind: "sgd" }, rate: 1e30 }));
     await expect(lost).rejects.toMatchObject({ code: "DIVERGED" });

@@ -4,6 +4,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { stratifiedSplit } from "../../src/data/folds.js";
 import { listFolder } from "../../src/data/source.js";
 import { Engine } from "../../src/engine/index.js";
 import { extract } from "../../src/onnx/extract.js";
@@ -43,6 +44,11 @@ async function tune(changes: Partial<TuneImagesOptions>) {
     ...SHORT,
     ...changes,
   });
+}
+
+/** The initializers of a model, by name. */
+function weights({ graph }: Model) {
+  return new Map(graph.initializer.map(({ name, rawData }) => [name, Buffer.from(rawData).toString("hex")]));
 }
 
 /** A picture as the backbone takes it: 48 x 48, from -1 to 1, colours apart. */
@@ -167,13 +173,41 @@ describe("a branch", () => {
     expect(await revisionOf(again.head)).toBe(await revisionOf(head));
   });
 
-  it("begins as the head alone: at a rate of nothing it answers as the head does", async () => {
-    const judging = { by: "folds", folds: 2 } as const;
-    const alone = await tune({ judging });
-    const tuning = { ...SHORT.tuning, rate: 1e-30, epochs: 1 };
-    const branch = await tune({ way: "branch", freeze: "c1", judging, tuning });
-    expect(branch.report.accuracy.folds).toEqual(alone.report.accuracy.folds);
-    expect(branch.report.quality.logLoss).toBeCloseTo(alone.report.quality.logLoss, 4);
+  it.each([
+    ["held back", { patience: 2 }],
+    ["set aside", {}],
+  ])("is the head alone, bit for bit, where more training does not help; by examples %s", async (_, more) => {
+    const alone = await tune({});
+    // At a rate of nothing it answers as the head does.
+    const tuning = { ...SHORT.tuning, rate: 1e-30, epochs: 2, ...more };
+    const { head, report } = await tune({ way: "branch", freeze: "c1", tuning });
+    const { accuracy } = alone.report.quality;
+    if (report.choice?.by === "held-back") expect(report.choice.head).toBe(accuracy);
+    expect(report.choice).toMatchObject({ kept: "head", trained: report.choice?.head });
+    expect(report).toMatchObject({ from: "c2", epoch: 0, cost: { bytes: alone.report.cost.bytes } });
+    expect(report.quality).toEqual(alone.report.quality);
+    expect(readMetadata(head).taps).toEqual(readMetadata(alone.head).taps);
+    expect(weights(head)).toEqual(weights(alone.head));
+    expect(report.notes.join(" ")).toContain("The head alone is kept");
+  });
+
+  it("is chosen without a look at the examples that judge it", async () => {
+    const listing = await listFolder(photos);
+    const targets = listing.images.map(({ target }) => target);
+    const { validation } = stratifiedSplit(targets, 0.25, 0);
+    const others = join(folder, "others");
+    await writeStripes(others, 16, 2);
+    const images = listing.images.map((image, at) =>
+      validation.includes(at) ? { ...image, path: join(others, image.id) } : image,
+    );
+    const [one, other] = [
+      await tune({ way: "full" }),
+      await tune({ way: "full", listing: { ...listing, images } }),
+    ];
+    expect(other.report.digest).not.toBe(one.report.digest);
+    expect(other.report.choice).toEqual(one.report.choice);
+    expect(weights(other.head)).toEqual(weights(one.head));
+    expect(other.report.quality.logLoss).not.toBe(one.report.quality.logLoss);
   });
 
   it("is measured at several depths, and taken by the rule", async () => {
@@ -225,12 +259,26 @@ describe("full training", () => {
     const augmentation = { ...NO_VIEW, mirror: 0.5 };
     const { report } = await tune({
       way: "full",
-      tuning: { ...SHORT.tuning, epochs: 30, patience: 2, augmentation },
+      judging: { by: "held-back", share: 0.5 },
+      tuning: { ...SHORT.tuning, epochs: 30, patience: 4, augmentation },
     });
     expect(report.qualities.length).toBeLessThan(30);
     expect(report.quality.accuracy).toBe(Math.max(...report.qualities));
     expect(report.qualities.indexOf(Math.max(...report.qualities)) + 1).toBe(report.epoch);
+    expect(report.choice).toMatchObject({ kept: "trained", trained: report.quality.accuracy });
+    expect(report.choice?.head).toBeLessThan(report.quality.accuracy);
     expect(report.how).toContain("which also said when to stop");
+  });
+
+  it("leaves the backbone as it is where it does not help, and says so", async () => {
+    const tuning = { ...SHORT.tuning, rate: 1e-30, epochs: 1 };
+    const { head, backbone: made, report } = await tune({ way: "full", tuning });
+    if (!made) throw new Error("there is no backbone");
+    expect(report).toMatchObject({ choice: { kept: "head" }, from: "c2", stem: { nodes: 4 } });
+    const [old, now] = [await identify(backbone), await identify(made)];
+    for (const tap of ["c1", "c2"]) expect(now.get(tap)).toBe(old.get(tap));
+    expect((await ask([made], head)).answers).toEqual((await ask([backbone], head)).answers);
+    expect(report.notes.join(" ")).toMatch(/head and all old heads fit both/);
   });
 });
 

@@ -179,7 +179,7 @@ function describe(
               (each.bytes / 2 ** 20).toFixed(2),
               `${percent(each.accuracy)} ± ${percent(each.error)}`,
               each.seconds.toFixed(0),
-              each.from === report.from ? "taken" : "",
+              `${each.isTaken ? "taken" : ""}${each.keptHead ? " head kept" : ""}`.trim(),
             ]),
           ]),
           "",
