@@ -37,7 +37,15 @@ const killsWanted = Number(values.kills ?? 0);
 const seconds = Number(values.seconds ?? 60 * Number(values.minutes ?? 2));
 let seed = Number(values.seed);
 const random = () => ((numbers(1, seed++)[0] ?? 0) + 1) / 2;
-const pick = (/** @type {readonly any[]} */ list) => list[Math.floor(random() * list.length)];
+/**
+ * @template Item
+ * @param {readonly Item[]} list
+ */
+const pick = (list) => {
+  const item = list[Math.floor(random() * list.length)];
+  if (item === undefined) throw new Error("nothing to pick from");
+  return item;
+};
 
 /** Routes that are always there; the first two are always switched together. */
 const ROUTES = ["a", "b", "c", "still"];
@@ -209,7 +217,9 @@ function isDone() {
 /** Switches `a` and `b` together, or `c`, or all three. */
 async function switchSome() {
   const [a, c] = [pick(revisions), pick(revisions)];
-  const targets = pick([{ a, b: partner(a) }, { c }, { a, b: partner(a), c }]);
+  const targets = pick(
+    /** @type {{ [route: string]: string }[]} */ ([{ a, b: partner(a) }, { c }, { a, b: partner(a), c }]),
+  );
   const next = new Map([...record.state, ...Object.entries(targets)]);
   const answer = await change(next, "POST", "/switch", { targets });
   if (answer) counts.switches++;
@@ -265,8 +275,10 @@ async function failToLoad() {
 async function change(next, method, where, body) {
   const asked = performance.now();
   pending = next;
-  const { status, json, error } = await control(server.http, method, where, body);
+  const answer = await control(server.http, method, where, body);
+  const { status, error } = answer;
   if (status === 200 || status === 201) {
+    const json = /** @type {{ generation: number, revision?: string }} */ (answer.json);
     record.acknowledge(next, asked, json.generation);
     pending = undefined;
     counts.changes++;
@@ -361,7 +373,7 @@ async function killing() {
 async function liveState() {
   const { json } = await control(server.http, "GET", "/routes");
   const { routes } = /** @type {{ routes: ({ name: string } & Target)[] }} */ (json);
-  return new Map(routes.map(({ name, revisions: targets }) => [name, targets[0]?.revision]));
+  return new Map(routes.map(({ name, revisions: targets }) => [name, targets[0]?.revision ?? ""]));
 }
 
 async function checkStore() {

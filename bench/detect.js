@@ -70,7 +70,7 @@ export async function measureDetect({ quick }) {
         const { quality, images, objects } = report;
         rows.push([
           name,
-          options.trains === "all" ? "all, from random weights" : "head on a frozen backbone",
+          "trains" in options ? "all, from random weights" : "head on a frozen backbone",
           `${images.training} + ${images.validation}`,
           `${objects.training} + ${objects.validation}`,
           digits(quality.ap50 ?? 0),

@@ -9,7 +9,7 @@ export async function measureHeads({ quick }) {
   const { whole, backbone, detectorHead } = await detector();
   const input = detectorInput(1);
   const engine = await openBenchEngine(0);
-  const monoliths = [];
+  const monoliths = /** @type {Awaited<ReturnType<typeof openMonolith>>[]} */ ([]);
   for (let count = 0; count < 4; count++) monoliths.push(await openMonolith(whole));
   const [monolith = await openMonolith(whole)] = monoliths;
   await engine.add("backbone", backbone);
@@ -24,7 +24,7 @@ export async function measureHeads({ quick }) {
   }
   const runs = (/** @type {string[]} */ names) => () => engine.run(names, input);
   const results = await interleave(
-    {
+    /** @type {Record<string, () => Promise<unknown>>} */ ({
       "monolith, run once": () => monolith.run(input),
       "4 monoliths": async () => {
         for (const each of monoliths) await each.run(input);
@@ -34,24 +34,25 @@ export async function measureHeads({ quick }) {
       ),
       "engine, detector": runs(["detector"]),
       "engine, detector and 16 linear heads": runs(["detector", ...routes.slice(0, 16)]),
-    },
+    }),
     { rounds: quick ? 5 : 25 },
   );
   await engine.close();
   for (const each of monoliths) await each.release();
 
-  const one = results["monolith, run once"];
-  const four = results["4 monoliths"];
+  const median = (/** @type {string} */ name) => results[name]?.median ?? Number.NaN;
+  const one = median("monolith, run once");
+  const four = median("4 monoliths");
   const rows = Object.entries(results).map(([name, summary]) => [
     name,
     spread(summary),
-    digits(summary.median / one.median),
+    digits(summary.median / one),
   ]);
   for (const count of COUNTS.filter((each) => each > 4))
     rows.push([
       `${count} monoliths (${count / 4} times the time of 4)`,
-      digits((four.median * count) / 4),
-      digits((four.median * count) / 4 / one.median),
+      digits((four * count) / 4),
+      digits((four * count) / 4 / one),
     ]);
   return {
     title: `Heads on one input; no feature cache, ${threads} threads, ${COUNTS.at(-1)} heads loaded`,
@@ -60,7 +61,7 @@ export async function measureHeads({ quick }) {
     targets: [
       {
         name: "16 linear heads cost at most 1.10 x the monolith",
-        value: results["engine, 16 linear heads"].median / one.median,
+        value: median("engine, 16 linear heads") / one,
         limit: 1.1,
       },
     ],

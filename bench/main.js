@@ -21,6 +21,8 @@ import { measureTables } from "./tables.js";
 import { measureTrain } from "./train.js";
 import { measureTune } from "./tune.js";
 
+/** @typedef {{ name: string, value: number, limit: number, least?: boolean }} Target */
+
 const MEASUREMENTS = {
   heads: measureHeads,
   switching: measureSwitching,
@@ -60,7 +62,8 @@ console.log(
 const report = { date: new Date().toISOString(), machine, quick: values.quick, measurements: {} };
 for (const [name, measure] of Object.entries(MEASUREMENTS)) {
   if (!wanted.includes(name)) continue;
-  const { title, table, results, targets } = await measure({ quick: values.quick });
+  const { title, table, results, ...rest } = await measure({ quick: values.quick });
+  const targets = /** @type {readonly Target[]} */ (rest.targets);
   Object.assign(report.measurements, { [name]: { title, results, targets } });
   console.log(`${title}\n${table}`);
   for (const { name: target, value, limit, least = false } of targets) {

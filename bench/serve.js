@@ -53,7 +53,9 @@ export async function measureServe({ quick }) {
 /**
  * @typedef {import("./serving/slices.js").Plan} Plan
  * @typedef {import("./serving/slices.js").Result} Result
- * @typedef {{ client: Child, folder: string, photo: string, plan: Plan }} Bench
+ * @typedef {{ kind?: import("./serving/client.js").Load["kind"], address?: string, routes?: readonly string[],
+ *   together?: boolean, connections: number }} Sent a load; tensors to all routes by default
+ * @typedef {{ client: import("./serving/slices.js").Client, folder: string, photo: string, plan: Plan }} Bench
  */
 
 /**
@@ -84,7 +86,7 @@ async function measureSize(size, { client, folder, photo, plan }) {
     for (const target of [{ shadows: 1 }, { canary: 1 }]) await prepareVariant(ours, backbone, target);
     const { seconds, rounds } = plan;
     const shape = { shape: [1, 3, size, size] };
-    const send = (/** @type {object} */ load, server = ours) =>
+    const send = (/** @type {Sent} */ load, server = ours) =>
       sending(client, server, {
         kind: "tensor",
         address: server.http,

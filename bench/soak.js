@@ -37,7 +37,7 @@ async function soakRequests(count) {
   const backbone = await smallBackbone();
   const engine = await openBenchEngine();
   await engine.add("backbone", backbone);
-  const revisions = [];
+  const revisions = /** @type {string[]} */ ([]);
   for (let at = 0; at < 4; at++) revisions.push(await engine.load(linearHead(backbone, at, SMALL_TAP)));
   const partner = new Map(revisions.map((revision, at) => [revision, revisions[at ^ 1] ?? ""]));
   await engine.add("a", linearHead(backbone, 0, SMALL_TAP));

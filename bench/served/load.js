@@ -45,13 +45,14 @@ async function closedLoop(/** @type {number} */ seconds) {
 /** Requests at a pace, however many are under way. */
 async function openLoop(/** @type {{ perSecond: number, seconds: number }} */ { perSecond, seconds }) {
   const tally = emptyTally();
-  const underWay = new Set();
+  const underWay = /** @type {Set<Promise<unknown>>} */ (new Set());
   const begin = performance.now();
   while (performance.now() - begin < seconds * 1000) {
     const due = Math.floor(((performance.now() - begin) / 1000) * perSecond);
     while (tally.sent < due) {
-      const asked = ask(tally).then(() => underWay.delete(asked));
+      const asked = ask(tally);
       underWay.add(asked);
+      void asked.then(() => underWay.delete(asked));
     }
     await sleep(2);
   }

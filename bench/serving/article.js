@@ -8,12 +8,12 @@ import { threads } from "../models.js";
 import { BenchServer } from "./server.js";
 import { interleaveSlices, ratesTable } from "./slices.js";
 
-/** @typedef {import("./child.js").Child} Child */
+/** @typedef {import("./slices.js").Client} Client */
 /** @typedef {import("./slices.js").Plan} Plan */
 
 /**
  * PyTorch behind Python's own server, and the same network served; left out by name where there is no PyTorch.
- * @param {{ client: Child, folder: string, plan: Plan }} bench
+ * @param {{ client: Client, folder: string, plan: Plan }} bench
  */
 export async function measureArticle({ client, folder, plan }) {
   const script = fileURLToPath(new URL("article.py", import.meta.url));
@@ -51,7 +51,7 @@ export async function measureArticle({ client, folder, plan }) {
 /**
  * @param {string} address
  * @param {string} file
- * @param {{ client: Child, plan: Plan }} bench
+ * @param {{ client: Client, plan: Plan }} bench
  */
 async function besideArticle(address, file, { client, plan }) {
   const whole = await loadModel(file);
@@ -61,9 +61,10 @@ async function besideArticle(address, file, { client, plan }) {
   if (!head) throw new Error("PyTorch's network has no head.");
   const server = await BenchServer.start({ backbone, routes: { "head-0": head.model } });
   try {
-    const bare = { kind: "bare", routes: ["head-0"], shape: [1, 3, 224, 224] };
-    const send = (/** @type {object} */ load) => (/** @type {number} */ seconds) =>
-      client.ask({ ...bare, seconds, ...load });
+    const bare = { kind: /** @type {const} */ ("bare"), routes: ["head-0"], shape: [1, 3, 224, 224] };
+    const send =
+      (/** @type {{ address: string, connections: number }} */ load) => (/** @type {number} */ seconds) =>
+        client.ask({ ...bare, seconds, ...load });
     const results = await interleaveSlices(
       {
         "Polyhead, 8 clients": send({ address: server.http, connections: 8 }),

@@ -2,7 +2,11 @@
 import { spawn } from "node:child_process";
 import { once } from "node:events";
 
-/** The parent's side. */
+/**
+ * The parent's side.
+ * @template Message what it asks
+ * @template Answer what the child answers
+ */
 export class Child {
   #process;
   #lost;
@@ -34,8 +38,8 @@ export class Child {
   }
 
   /**
-   * @param {object} message
-   * @returns {Promise<any>} what it answers
+   * @param {Message & object} message
+   * @returns {Promise<Answer>}
    */
   async ask(message) {
     this.#process.send(message);
@@ -59,7 +63,7 @@ export class Child {
 export function answerParent(handle) {
   process.on("message", async (message) => {
     try {
-      process.send?.((await handle(message)) ?? {});
+      process.send?.((await handle(/** @type {Message} */ (message))) ?? {});
     } catch (thrown) {
       process.send?.({ error: String(thrown instanceof Error ? thrown.stack : thrown) });
     }

@@ -12,8 +12,8 @@ import { answerParent } from "./child.js";
 import { INPUT } from "./models.js";
 
 /**
- * @typedef {{ kind: "tensor" | "bare" | "json" | "image" | "grpc", address: string, routes: string[],
- *   together?: boolean, shape: number[], photo?: string, connections: number, seconds: number }} Load
+ * @typedef {{ kind: "tensor" | "bare" | "json" | "image" | "grpc", address: string, routes: readonly string[],
+ *   together?: boolean, shape: readonly number[], photo?: string, connections: number, seconds: number }} Load
  *   `together`: every request names all routes; else they take turns. `bare`: a tensor without JSON before it
  */
 /** @typedef {{ body: Buffer, headers: Record<string, string>, mark: (turn: number) => void }} Prepared */
@@ -137,7 +137,7 @@ function post(agent, url, { body, headers }) {
 /**
  * @param {Client} client
  * @param {string} route
- * @param {number[]} shape
+ * @param {readonly number[]} shape
  * @param {Prepared} prepared
  * @returns {Promise<string | undefined>} why it was not answered
  */

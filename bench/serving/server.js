@@ -8,6 +8,15 @@ import { routeTo, Store } from "../../dist/store/index.js";
 import { Child } from "./child.js";
 
 /** @typedef {import("../models.js").Model} Model */
+/**
+ * @typedef {string | { revisions: { revision: string, weight: number }[], shadows?: string[] }} Target of a route; a
+ *   revision for short
+ */
+/**
+ * @typedef {{ rss: number, cpu: { user: number, system: number }, delay: { p50: number, p99: number, max: number } }}
+ *   Observation bytes, microseconds, milliseconds
+ */
+/** @typedef {{ name: string, batch_stats: { batch_size: number, compute_infer: { count: number } }[] }} Statistics */
 
 const COMMAND = fileURLToPath(new URL("../../bin/polyhead.js", import.meta.url));
 const OBSERVE = new URL("observe.js", import.meta.url).href;
@@ -20,7 +29,7 @@ export class BenchServer {
   grpc;
 
   /**
-   * @param {Child} child
+   * @param {Child<object, Observation>} child
    * @param {string} folder
    * @param {{ http: string, grpc: string }} addresses
    */
@@ -63,8 +72,7 @@ export class BenchServer {
 
   /**
    * Memory now, and what happened since the last call.
-   * @returns {Promise<{ rss: number, cpu: { user: number, system: number },
-   *   delay: { p50: number, p99: number, max: number } }>} bytes, microseconds, milliseconds
+   * @returns {Promise<Observation>}
    */
   observe() {
     return this.#child.ask({});
@@ -75,7 +83,9 @@ export class BenchServer {
    * @returns {Promise<Map<number, number>>}
    */
   async batches() {
-    const { model_stats: models } = await this.#json("/v2/models/stats");
+    const { model_stats: models } = /** @type {{ model_stats: Statistics[] }} */ (
+      await this.#json("/v2/models/stats")
+    );
     const rows = new Map();
     for (const { batch_stats: batches } of models)
       for (const { batch_size: size, compute_infer: infer } of batches)
@@ -98,11 +108,11 @@ export class BenchServer {
   async uploadFile(bytes, /** @type {string} */ route) {
     const headers = { "content-type": "application/octet-stream" };
     const body = Buffer.from(bytes);
-    return (await this.#json(`/polyhead/v1/models?route=${route}`, { method: "POST", headers, body }))
-      .revision;
+    const answer = await this.#json(`/polyhead/v1/models?route=${route}`, { method: "POST", headers, body });
+    return /** @type {{ revision: string }} */ (answer).revision;
   }
 
-  /** @param {Record<string, unknown>} targets */
+  /** @param {Record<string, Target>} targets */
   switch(targets) {
     const headers = { "content-type": "application/json" };
     return this.#json("/polyhead/v1/switch", { method: "POST", headers, body: JSON.stringify({ targets }) });
@@ -116,7 +126,7 @@ export class BenchServer {
   /**
    * @param {string} path
    * @param {RequestInit} [init]
-   * @returns {Promise<any>}
+   * @returns {Promise<unknown>}
    */
   async #json(path, init) {
     const response = await fetch(new URL(path, this.http), init);

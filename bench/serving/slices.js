@@ -2,7 +2,8 @@
 import { digits, summarise, table } from "../measure.js";
 
 /** @typedef {import("../measure.js").Summary} Summary */
-/** @typedef {import("./child.js").Child} Child */
+/** @typedef {import("./client.js").Load} Load */
+/** @typedef {import("./child.js").Child<Load, Required<Omit<Slice, "cpu">>>} Client a process that sends loads */
 /** @typedef {import("./server.js").BenchServer} BenchServer */
 /** @typedef {{ rounds: number, seconds: number, switches: number }} Plan */
 /** @typedef {{ perSecond: number, cpu?: number, latencies?: number[], failed?: number, failure?: string }} Slice */
@@ -10,9 +11,9 @@ import { digits, summarise, table } from "../measure.js";
 
 /**
  * A case: so much time of a load on a server, whose processor time is noted.
- * @param {Child} client
+ * @param {Client} client
  * @param {BenchServer} server
- * @param {object} load
+ * @param {Omit<Load, "seconds">} load
  */
 export function sending(client, server, load) {
   return async (/** @type {number} */ seconds) => {

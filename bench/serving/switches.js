@@ -5,12 +5,12 @@ import { digits, summarise, table } from "../measure.js";
 import { servedBackbone, servedHead } from "./models.js";
 import { BenchServer } from "./server.js";
 
-/** @typedef {import("./child.js").Child} Child */
+/** @typedef {import("./slices.js").Client} Client */
 /** @typedef {import("./slices.js").Plan} Plan */
 
 /**
  * Clients of routes that nobody touches, while another route is switched and heads are loaded, and while nothing is.
- * @param {{ client: Child, plan: Plan }} bench
+ * @param {{ client: Client, plan: Plan }} bench
  * @param {readonly string[]} routeNames
  */
 export async function measureSwitches({ client, plan }, routeNames) {
@@ -26,7 +26,7 @@ export async function measureSwitches({ client, plan }, routeNames) {
     const pair = [await server.upload(servedHead(backbone, 200), "moved")];
     pair.push(await server.upload(servedHead(backbone, 201), "moved"));
     const load = {
-      kind: "tensor",
+      kind: /** @type {const} */ ("tensor"),
       address: server.http,
       routes: routeNames,
       shape: [1, 3, size, size],
@@ -56,7 +56,7 @@ export async function measureSwitches({ client, plan }, routeNames) {
           loads.push(performance.now() - loading);
         }
         const switching = performance.now();
-        await server.switch({ moved: pair[count % 2] });
+        await server.switch({ moved: pair[count % 2] ?? "" });
         switches.push(performance.now() - switching);
       }
       const slice = await busy;
