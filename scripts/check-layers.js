@@ -20,7 +20,7 @@ const LAYERS = {
   data: ["base", "tensor", "onnx", "files", "vision"],
   train: ["base", "tensor", "onnx", "runtime"],
   teach: ["base", "tensor", "onnx", "files", "runtime", "engine", "vision", "data"],
-  adapt: ["base", "tensor", "onnx", "files", "runtime", "engine", "vision", "data", "teach"],
+  adapt: ["base", "tensor", "onnx", "files", "runtime", "engine", "vision", "data", "train", "teach"],
   report: ["base", "tensor", "onnx", "vision"],
   tune: [
     "base",

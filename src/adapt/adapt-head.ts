@@ -11,8 +11,7 @@ import type { OpenModel } from "../onnx/runner.js";
 import type { Matrix } from "../teach/linear-algebra.js";
 import type { Pooling } from "../teach/pooling.js";
 import { adapterModel } from "./adapter-model.js";
-import { type AffineMap, applyAffine } from "./affine.js";
-import { type Agreement, agreementOf, answersOf, type HeadAnswers } from "./agreement.js";
+import { type Agreement, agreementOf, answersOf } from "./agreement.js";
 import type { FitOptions } from "./fit-options.js";
 import { foldAdapter, proveFold, runOn } from "./fold.js";
 import { type HeadReading, headFromVector } from "./head-reading.js";
@@ -20,15 +19,29 @@ import {
   type AdaptReport,
   agreementOnly,
   bestOf,
+  type Choosing,
   descriptionOf,
   enoughOf,
+  isWithinNoiseOfAll,
+  type Measure,
   type RungReport,
   reportOf,
   requireEnough,
+  scoreOf,
   type TapReport,
   tooLow,
 } from "./judgement.js";
-import { climb, RUNGS, type Rung } from "./ladder.js";
+import { CLOSED_RUNGS, climb, RUNGS, type RungName } from "./ladder.js";
+import { headThroughAdapter } from "./through-adapter.js";
+import { withHeadValues } from "./trained-map.js";
+import {
+  answersBy,
+  climbTrained,
+  type HeadedRung,
+  heldOutAnswers,
+  isTrained,
+  type TrainedRungsOptions,
+} from "./trained-rungs.js";
 
 /** A tap that the head might read through an adapter. */
 export interface TapOffer {
@@ -55,7 +68,7 @@ export interface AdaptOptions extends FitOptions {
   /** What the head's own tap gives for each example, pooled: [n, channels]. */
   readonly target: Matrix;
   readonly offers: readonly TapOffer[];
-  /** Class of each example in the head's order, where it is known; it is used for judging only. */
+  /** Class of each example in the head's order, where it is known; for judging, and where `learn` says so for learning. */
   readonly truth?: readonly number[] | undefined;
   /** Other examples to judge on; without them each example is judged by maps that have not seen it. */
   readonly test?: TestExamples | undefined;
@@ -65,77 +78,145 @@ export interface AdaptOptions extends FitOptions {
 
 /** An adapter, the head with it folded in where that can be, and how good they are. */
 export interface AdaptedHead {
-  readonly adapter: Model;
+  /** Undefined where the head was trained as well, so that it fits no other adapter and no other backbone. */
+  readonly adapter: Model | undefined;
+  /** The head that reads the new tap by itself: with the adapter folded in, or trained together with it. */
   readonly folded: Model | undefined;
   readonly report: AdaptReport;
+}
+
+/** What was climbed on one tap. */
+interface Climbed {
+  readonly offer: TapOffer;
+  readonly place: number;
+  readonly rungs: readonly HeadedRung[];
+  readonly judged: readonly RungReport[];
 }
 
 /**
  * Adapts a head.
  * @throws PolyheadError DATA_MALFORMED for features that are not finite, or too few examples; INVALID_ARGUMENT for
- *   examples that do not fit each other
+ *   examples that do not fit each other, or whose classes are to be learned from and are not known
  * @throws PolyheadError QUALITY_TOO_LOW with the whole report when too little of the head survives
  */
 export async function adaptHead(options: AdaptOptions): Promise<AdaptedHead> {
-  const { head, reading, target, offers, truth, test, open, folds = 5, seed = 0, floor = 0.9 } = options;
+  const { head, reading, target, truth, test, open, folds = 5, seed = 0, floor = 0.9 } = options;
   requireExamples(options);
   const metadata = readMetadata(head);
   const rest = headFromVector(head, reading);
-  const answers = async (features: Matrix): Promise<HeadAnswers> =>
-    answersOf(await runOn(rest, features, open), metadata);
-  const native = await answers(target);
   const assigned = stratifiedFolds(truth ?? Array<number>(target.rows).fill(0), folds, seed);
-  const climbed: { offer: TapOffer; place: number; rungs: Rung[]; report: TapReport }[] = [];
-  for (const [place, offer] of offers.entries()) {
-    const rungs = climb({ source: offer.features, target, folds: assigned }, options.rungs ?? RUNGS);
-    const judged: RungReport[] = [];
-    for (const rung of rungs)
-      judged.push(reportOf(rung, agreementOf(native, await answers(rung.heldOut), truth)));
-    const { name: tap, shape } = offer.tap;
-    const enough = enoughOf(judged, target.rows, options.slack).name;
-    climbed.push({ offer, place, rungs, report: { tap, shape, flops: offer.flops, rungs: judged, enough } });
-    options.progress?.(place + 1, offers.length);
-  }
-  const taps = climbed.map(({ report }) => report);
-  const { offer, place, rungs, report: own } = bestOf(climbed, target.rows, options.slack);
+  const by: Measure = options.learn === undefined ? "agreement" : "accuracy";
+  const choosing = { examples: target.rows, by, slack: options.slack };
+  const climbed = (await climbTaps(options, rest, assigned, choosing)).map((each) => {
+    const { name: tap, shape } = each.offer.tap;
+    const { flops } = each.offer;
+    const enough = enoughOf(each.judged, choosing).name;
+    return { ...each, report: { tap, shape, flops, rungs: each.judged, enough } satisfies TapReport };
+  });
+  const { offer, place, rungs, report: own } = bestOf(climbed, choosing);
   const rung = rungs.find(({ name }) => name === own.enough);
   const judged = own.rungs.find(({ name }) => name === own.enough);
   if (!rung || !judged) throw new PolyheadError("INTERNAL", "No rung was climbed.", {});
-  const quality = test ? await judgeOn(test, place, rung.map, answers) : agreementOnly(judged);
-  const foldable = { head, reading, source: offer.tap, pooling: offer.pooling, map: rung.map };
-  const { folded, difference } = await tryFold(foldable, offer.features, open);
+  const quality = test ? await judgeOn(test, place, rung, options, rest) : agreementOnly(judged);
+  const whole = rung.values ? withHeadValues(head, rung.values) : head;
+  const part = { source: offer.tap, pooling: offer.pooling, reading, map: rung.map };
+  const { folded, difference } = await tryFold({ ...part, head: whole }, offer.features, open);
   const report: AdaptReport = {
     examples: target.rows,
     folds,
     seed,
     floor,
-    taps,
+    taps: climbed.map((each) => each.report),
     chosen: { tap: offer.tap.name, rung: rung.name },
+    chosenBy: by,
     quality,
     judgedOn: test ? "test examples" : "cross-validation",
     folded: difference === undefined ? undefined : { difference },
   };
   if (!(quality.kept >= floor)) throw tooLow(report);
   const described = descriptionOf(report, options.provenance);
-  const part = { source: offer.tap, pooling: offer.pooling, reading, map: rung.map };
-  return {
-    adapter: withMetadata(adapterModel([part]), described),
-    folded:
-      folded &&
-      withMetadata(folded, { ...described, provenance: { ...metadata.provenance, ...described.provenance } }),
-    report,
+  const adapter = withMetadata(adapterModel([part]), described);
+  const provenance = { ...metadata.provenance, ...described.provenance };
+  const asOne = folded && withMetadata(folded, { ...described, provenance });
+  return rung.values
+    ? { adapter: undefined, folded: asOne ?? headThroughAdapter(whole, adapter), report }
+    : { adapter, folded: asOne, report };
+}
+
+/** The rungs in closed form on all taps, and those that are trained on the tap where they do best. */
+async function climbTaps(
+  { head, target, offers, truth, open, progress, ...options }: AdaptOptions,
+  rest: Model,
+  folds: readonly number[],
+  choosing: Choosing,
+): Promise<Climbed[]> {
+  const metadata = readMetadata(head);
+  const native = answersOf(await runOn(rest, target, open), metadata);
+  const judge = async (rungs: readonly HeadedRung[]) => {
+    const reports: RungReport[] = [];
+    for (const rung of rungs) {
+      const answers = await heldOutAnswers(rung, folds, rest, metadata, open);
+      reports.push(reportOf(rung, agreementOf(native, answers, truth)));
+    }
+    return reports;
   };
+  const names = options.rungs ?? RUNGS;
+  const closed = names.every(isTrained) ? CLOSED_RUNGS : names;
+  const climbed: Climbed[] = [];
+  for (const [place, offer] of offers.entries()) {
+    const rungs = climb({ source: offer.features, target, folds }, closed);
+    climbed.push({ offer, place, rungs, judged: await judge(rungs) });
+    progress?.(place + 1, offers.length);
+  }
+  const [best] = climbed
+    .flatMap((own) =>
+      own.judged.map((report) => ({ own, name: report.name, score: scoreOf(report, choosing.by) })),
+    )
+    .toSorted((a, b) => b.score - a.score);
+  const start = best?.own.rungs.find(({ name }) => name === best.name);
+  if (!best || !start) return climbed;
+  const isDone = options.rungs === undefined && isWithinNoiseOfAll(best.score, choosing);
+  const trained = await climbTrainedOn(isDone ? names.filter((name) => name !== "residual") : names, {
+    ...options,
+    start,
+    truth,
+    head: rest,
+    pairs: { source: best.own.offer.features, target, folds },
+  });
+  const judged = await judge(trained);
+  return climbed.flatMap((own): Climbed[] => {
+    const [rungs, reports] = names.every(isTrained) ? [[], []] : [own.rungs, own.judged];
+    if (own === best.own) return [{ ...own, rungs: [...rungs, ...trained], judged: [...reports, ...judged] }];
+    return rungs.length > 0 ? [own] : [];
+  });
+}
+
+/** Opens what trains, where something is to be trained. */
+async function climbTrainedOn(
+  names: readonly RungName[],
+  { openTrainer, ...options }: Omit<TrainedRungsOptions, "runtime"> & Pick<AdaptOptions, "openTrainer">,
+): Promise<HeadedRung[]> {
+  if (!openTrainer || !names.some(isTrained)) return [];
+  const runtime = await openTrainer();
+  try {
+    return await climbTrained(names, { ...options, runtime });
+  } finally {
+    await runtime.close();
+  }
 }
 
 async function judgeOn(
   test: TestExamples,
   place: number,
-  map: AffineMap,
-  answers: (features: Matrix) => Promise<HeadAnswers>,
+  rung: HeadedRung,
+  { head, open }: AdaptOptions,
+  rest: Model,
 ): Promise<Agreement> {
   const features = test.features[place];
   if (!features) throw new PolyheadError("INVALID_ARGUMENT", "The test examples lack a tap's features.", {});
-  return agreementOf(await answers(test.target), await answers(applyAffine(map, features)), test.truth);
+  const metadata = readMetadata(head);
+  const native = answersOf(await runOn(rest, test.target, open), metadata);
+  return agreementOf(native, await answersBy(rung, features, rest, metadata, open), test.truth);
 }
 
 async function tryFold(

@@ -12,8 +12,8 @@ import type { Tensor } from "../tensor/tensor.js";
 import type { Size } from "../vision/placement.js";
 import type { AdaptedHead, TapOffer } from "./adapt-head.js";
 import { adapterModel } from "./adapter-model.js";
-import type { AffineMap } from "./affine.js";
 import { type Agreement, agreementOf, answersOfEach, type HeadAnswers } from "./agreement.js";
+import type { FeatureMap } from "./feature-map.js";
 import type { FitOptions } from "./fit-options.js";
 import type { HeadReading } from "./head-reading.js";
 import {
@@ -71,6 +71,7 @@ interface RungSet {
  */
 export async function adaptPlaces(options: AdaptPlacesOptions): Promise<AdaptedHead> {
   const { head, targets, truth, folds = 5, seed = 0, floor = 0.9 } = options;
+  if (options.learn !== undefined) throw notThroughMaps(options.readings);
   const examples = targets[0]?.length ?? 0;
   const fitted = options.testFrom ?? examples;
   requireEnough(fitted, floor);
@@ -87,6 +88,7 @@ export async function adaptPlaces(options: AdaptPlacesOptions): Promise<AdaptedH
     if (!own || !other) throw new PolyheadError("INTERNAL", "Nothing was compared.", {});
     return agreementOf(own, other, truth?.slice(start, end));
   };
+  const choosing = { examples: fitted, by: "agreement" as const, slack: options.slack };
   const climbed: { choice: Choice; sources: Sources; sets: RungSet[]; report: TapReport }[] = [];
   const choices = await choicesOf(options, assigned);
   for (const [at, choice] of choices.entries()) {
@@ -102,13 +104,13 @@ export async function adaptPlaces(options: AdaptPlacesOptions): Promise<AdaptedH
       shape: choice[0]?.offer.tap.shape ?? [],
       flops: Math.max(...choice.map(({ offer }) => offer.flops)),
       rungs: judged,
-      enough: enoughOf(judged, fitted, options.slack).name,
+      enough: enoughOf(judged, choosing).name,
     };
     // The features of other taps are computed again should one of them be chosen after all.
     climbed.push({ choice, sources: choices.length > 1 ? [] : sources, sets, report });
     options.progress?.(at + 1, choices.length);
   }
-  const best = bestOf(climbed, fitted, options.slack);
+  const best = bestOf(climbed, choosing);
   const set = best.sets.find(({ name }) => name === best.report.enough);
   const judged = best.report.rungs.find(({ name }) => name === best.report.enough);
   if (!set || !judged) throw new PolyheadError("INTERNAL", "No rung was climbed.", {});
@@ -126,6 +128,7 @@ export async function adaptPlaces(options: AdaptPlacesOptions): Promise<AdaptedH
     floor,
     taps: climbed.map((each) => each.report),
     chosen: { tap: best.report.tap, rung: set.name },
+    chosenBy: choosing.by,
     quality,
     judgedOn: fitted < examples ? "test examples" : "cross-validation",
     folded: undefined,
@@ -164,7 +167,7 @@ async function nativeOutputs({ head, targets, open }: AdaptPlacesOptions): Promi
 /** What the head makes of examples through the maps. */
 async function throughMaps(
   choice: Choice,
-  maps: readonly AffineMap[],
+  maps: readonly FeatureMap[],
   sources: Sources,
   examples: readonly number[],
   { head, open }: AdaptPlacesOptions,
@@ -209,7 +212,7 @@ async function heldOut(
   return [...folds.keys()].map((example) => made.get(example) ?? new Map());
 }
 
-function adapterOf(choice: Choice, maps: readonly AffineMap[], head: Model): Model {
+function adapterOf(choice: Choice, maps: readonly FeatureMap[], head: Model): Model {
   const parts = choice.flatMap(({ reading, offer: { tap, pooling } }, place) => {
     const map = maps[place];
     return map ? [{ source: tap, pooling, reading, map }] : [];
@@ -309,6 +312,15 @@ function together({ name, rungs }: RungSet): Rung {
     explained: sum(({ explained }) => explained) / rungs.length,
     milliseconds: sum(({ milliseconds }) => milliseconds),
   };
+}
+
+function notThroughMaps(readings: readonly HeadReading[]): PolyheadError {
+  const read = readings.map(({ tap, kind }) => `${JSON.stringify(tap.name)} as ${kind}`).join(", ");
+  return new PolyheadError(
+    "MODEL_UNSUPPORTED",
+    `The head reads ${read}; adapters are trained through heads that read one vector, or the mean of one map. Leave out --learn, or train a head on the new backbone with polyhead tune.`,
+    { readings: readings.map(({ input, kind }) => ({ input, kind })) },
+  );
 }
 
 function nothingStandsIn({ tap, kind }: HeadReading, offers: readonly PlacesOffer[]): PolyheadError {

@@ -1,6 +1,6 @@
 /**
  * Adapters as ordinary ONNX models: taps of one backbone in, stand-ins for the taps of another out. A vector passes
- * through one linear layer; what a head takes the mean of anyway is pooled first and spread again; a map passes through
+ * through one linear layer, or through the layers of a trained map; what a head takes the mean of anyway is pooled first and spread again; a map passes through
  * a 1x1 convolution, resized on whichever side of it is smaller. Any batch size, float32.
  */
 import { PolyheadError } from "../base/errors.js";
@@ -19,6 +19,7 @@ import { weight } from "../onnx/weight.js";
 import type { Pooling } from "../teach/pooling.js";
 import { float32, int64 } from "../tensor/tensor.js";
 import type { AffineMap } from "./affine.js";
+import { type FeatureMap, isAffine } from "./feature-map.js";
 import type { HeadReading } from "./head-reading.js";
 
 /** One output of an adapter: what it reads, what it stands in for, and the map between. */
@@ -27,7 +28,7 @@ export interface AdapterPart {
   /** How the source becomes a vector, for heads that read one, and where a map has its channels. */
   readonly pooling?: Pooling | undefined;
   readonly reading: HeadReading;
-  readonly map: AffineMap;
+  readonly map: FeatureMap;
 }
 
 /**
@@ -43,9 +44,9 @@ export function adapterModel(parts: readonly AdapterPart[], opset = DEFAULT_OPSE
     written,
   );
   const outputs = parts.map((part) => {
-    const { reading, source, map } = part;
+    const { reading, source } = part;
     const { tap } = reading;
-    const made = build.affine(part, map);
+    const made = build.mapped(part);
     const name = build.named(made, `as_${tap.name}`);
     const free = source.shape[0] ?? "batch";
     return valueInfo(name, "float32", [typeof free === "string" ? free : "batch", ...tap.shape.slice(1)]);
@@ -119,16 +120,32 @@ class Builder {
     this.#opset = opset;
   }
 
-  affine(part: AdapterPart, map: AffineMap): string {
-    const { reading, source, pooling } = part;
+  mapped(part: AdapterPart): string {
+    const { reading, source, pooling, map } = part;
     if (reading.kind === "vector" || reading.kind === "pooled") {
       const axes = pooling?.axes ?? [];
       const vector = axes.length > 0 ? this.#mean(source.name, axes) : source.name;
-      const made = this.#linear(vector, map);
+      const made = this.#layers(vector, map, (value, layer) => this.#linear(value, layer));
       return reading.kind === "vector" ? made : this.#spread(made, reading);
     }
-    if (reading.kind === "tokens") return this.#tokens(source.name, map);
-    return this.#map(part, map);
+    if (reading.kind === "tokens")
+      return this.#layers(source.name, map, (value, layer) => this.#tokens(value, layer));
+    return this.#map(part);
+  }
+
+  /** All layers of a map, each applied as `linear` says. */
+  #layers(
+    value: string,
+    { hidden, isRectified, ...direct }: FeatureMap,
+    linear: (value: string, layer: AffineMap) => string,
+  ): string {
+    let made = linear(value, direct);
+    if (hidden) {
+      const inside = this.apply("Relu", [linear(value, hidden.inward)]);
+      const outward = { weights: hidden.outward, bias: new Float64Array(hidden.outward.rows) };
+      made = this.apply("Add", [made, linear(inside, outward)]);
+    }
+    return isRectified ? this.apply("Relu", [made]) : made;
   }
 
   /** A map with its channels in front of height and width. */
@@ -180,17 +197,21 @@ class Builder {
     return names.output;
   }
 
-  #map({ source, pooling, reading }: AdapterPart, map: AffineMap): string {
+  #map({ source, pooling, reading, map }: AdapterPart): string {
     const target = reading.tap;
     const [from, to] = [areaOf(source, pooling), areaOf(target)];
     if (!from || !to) throw unsizedMap(source, target);
-    const isSmaller = from.height * from.width < to.height * to.width;
+    // Interpolation may come after an affine map, and then there is less to map; a rectifier has to come after it.
+    const isLater = isAffine(map) && from.height * from.width < to.height * to.width;
     const given = this.channelsFirst(source.name, pooling);
-    const before = isSmaller ? given : this.resized(given, from, to);
-    const { weights, bias } = map;
+    const before = isLater ? given : this.resized(given, from, to);
+    const made = this.#layers(before, map, (value, layer) => this.#convolution(value, layer));
+    return isLater ? this.resized(made, from, to) : made;
+  }
+
+  #convolution(value: string, { weights, bias }: AffineMap): string {
     const kernel = this.#weight("kernel", [weights.rows, weights.columns, 1, 1], weights.data);
-    const made = this.apply("Conv", [before, kernel, this.#weight("bias", [bias.length], bias)]);
-    return isSmaller ? this.resized(made, from, to) : made;
+    return this.apply("Conv", [value, kernel, this.#weight("bias", [bias.length], bias)]);
   }
 
   /** A map at another height and width. */

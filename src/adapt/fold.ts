@@ -23,7 +23,8 @@ import { dot, type Matrix, multiplyTransposed, row, transpose } from "../teach/l
 import type { Pooling } from "../teach/pooling.js";
 import { float32, type Tensor, toNumbers } from "../tensor/tensor.js";
 import { meanOver } from "./adapter-model.js";
-import { type AffineMap, applyAffine } from "./affine.js";
+import { applyAffine } from "./affine.js";
+import { type FeatureMap, isAffine } from "./feature-map.js";
 import { constantTensor, type HeadReading, headFromVector } from "./head-reading.js";
 
 /** The largest relative difference between a folded head and the pair that it stands for. */
@@ -36,16 +37,16 @@ export interface Foldable {
   /** The tap that the folded head reads, and how it becomes a vector. */
   readonly source: Tap;
   readonly pooling: Pooling;
-  readonly map: AffineMap;
+  readonly map: FeatureMap;
 }
 
 /**
  * The head with the adapter in its first layer; undefined where the head does not begin with a linear layer on a
- * vector.
+ * vector, or the map is more than affine.
  */
 export function foldAdapter(foldable: Foldable): Model | undefined {
   const { head, reading, source, pooling, map } = foldable;
-  if (reading.vector === undefined) return undefined;
+  if (reading.vector === undefined || !isAffine(map)) return undefined;
   const rest = headFromVector(head, reading);
   const index = new GraphIndex(rest.graph);
   const layer = firstLayer(index, reading.vector);

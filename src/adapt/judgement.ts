@@ -6,8 +6,13 @@ import type { Metadata, Tap } from "../onnx/metadata.js";
 import type { Agreement } from "./agreement.js";
 import { RUNGS, type Rung, type RungName } from "./ladder.js";
 
+/** What makes one rung better than another: agreement, or accuracy where something learned from the classes. */
+export type Measure = "agreement" | "accuracy";
+
 /** A rung as the report has it. */
-export interface RungReport extends Agreement, Pick<Rung, "name" | "rank" | "strength" | "parameters"> {
+export interface RungReport
+  extends Agreement,
+    Pick<Rung, "name" | "rank" | "strength" | "steps" | "parameters"> {
   readonly explained: number;
   readonly milliseconds: number;
 }
@@ -30,6 +35,8 @@ export interface AdaptReport {
   readonly floor: number;
   readonly taps: readonly TapReport[];
   readonly chosen: { readonly tap: string; readonly rung: RungName };
+  /** By what rungs and taps were chosen. */
+  readonly chosenBy: Measure;
   /** On the test examples, or by cross-validation where there are none. */
   readonly quality: Agreement;
   readonly judgedOn: "test examples" | "cross-validation";
@@ -52,13 +59,14 @@ const FEWEST_EXAMPLES = 30;
 
 /** A rung with how it was judged. */
 export function reportOf(
-  { name, rank, strength, parameters, explained, milliseconds }: Rung,
+  { name, rank, strength, steps, parameters, explained, milliseconds }: Rung,
   judged: Agreement,
 ): RungReport {
   return {
     name,
     ...(rank !== undefined && { rank }),
     ...(strength !== undefined && { strength }),
+    ...(steps !== undefined && { steps }),
     parameters,
     explained,
     ...judged,
@@ -78,13 +86,28 @@ export function agreementOnly(judged: RungReport): Agreement {
   };
 }
 
-/**
- * The lowest rung whose agreement is within the noise of the best.
- * @param slack standard errors that count as noise
- */
-export function enoughOf(rungs: readonly RungReport[], examples: number, slack = 1): RungReport {
-  const best = Math.max(...rungs.map(({ agreement }) => agreement));
-  const found = rungs.find(({ agreement }) => agreement >= best - slack * errorOf(best, examples));
+/** How the choice between rungs and taps is made. */
+export interface Choosing {
+  readonly examples: number;
+  readonly by: Measure;
+  /** Standard errors that count as noise; 1 by default. */
+  readonly slack?: number | undefined;
+}
+
+/** What a rung is chosen by. */
+export function scoreOf({ agreement, accuracy }: RungReport, by: Measure): number {
+  return by === "accuracy" && accuracy ? accuracy.value : agreement;
+}
+
+/** Whether a score is so near to 1 that nothing which is better could be told from it. */
+export function isWithinNoiseOfAll(score: number, { examples, slack = 1 }: Choosing): boolean {
+  return score >= 1 - slack * errorOf(score, examples);
+}
+
+/** The lowest rung that is within the noise of the best. */
+export function enoughOf(rungs: readonly RungReport[], { examples, by, slack = 1 }: Choosing): RungReport {
+  const best = Math.max(...rungs.map((each) => scoreOf(each, by)));
+  const found = rungs.find((each) => scoreOf(each, by) >= best - slack * errorOf(best, examples));
   if (found) return found;
   throw new PolyheadError(
     "INVALID_ARGUMENT",
@@ -95,20 +118,18 @@ export function enoughOf(rungs: readonly RungReport[], examples: number, slack =
   );
 }
 
-/**
- * Of the taps within the noise of the best the one that costs least.
- * @param slack standard errors that count as noise
- */
+/** Of the taps within the noise of the best the one that costs least. */
 export function bestOf<Climbed extends { readonly report: TapReport }>(
   climbed: readonly Climbed[],
-  examples: number,
-  slack = 1,
+  { examples, by, slack = 1 }: Choosing,
 ): Climbed {
-  const agreementAt = ({ report }: Climbed) =>
-    report.rungs.find(({ name }) => name === report.enough)?.agreement ?? Number.NEGATIVE_INFINITY;
-  const best = Math.max(...climbed.map(agreementAt));
+  const scoreAt = ({ report }: Climbed) => {
+    const rung = report.rungs.find(({ name }) => name === report.enough);
+    return rung ? scoreOf(rung, by) : Number.NEGATIVE_INFINITY;
+  };
+  const best = Math.max(...climbed.map(scoreAt));
   const [cheapest] = climbed
-    .filter((each) => agreementAt(each) >= best - slack * errorOf(best, examples))
+    .filter((each) => scoreAt(each) >= best - slack * errorOf(best, examples))
     .sort((a, b) => a.report.flops - b.report.flops);
   if (cheapest) return cheapest;
   throw new PolyheadError("INVALID_ARGUMENT", "No tap was offered for the head to read.", {});

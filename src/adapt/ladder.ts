@@ -1,21 +1,28 @@
 /**
- * The ladder of closed-form maps, from the one with the least freedom to the one with the most. Every rung is judged
- * on examples that it was not fitted on (cross-validation by folds of whole images); which rung is enough is for
- * the caller to say, who knows what the head makes of the features.
+ * The ladder of maps, from the one with the least freedom to the one with the most; those in closed form are fitted here.
+ * Every rung is judged on examples that it was not fitted on (cross-validation by folds of whole images); which rung is
+ * enough is for the caller to say, who knows what the head makes of the features.
  */
 import { type Matrix, row, selectRows, zeros } from "../teach/linear-algebra.js";
 import { mean, standardDeviation } from "../vision/metrics.js";
 import { type AffineMap, applyAffine } from "./affine.js";
+import type { FeatureMap } from "./feature-map.js";
 import { fitLeastSquares, type LeastSquares } from "./least-squares.js";
 import { fitLowRank, type RankedMaps } from "./low-rank.js";
 import { fitProcrustes } from "./procrustes.js";
 import { fitScaling } from "./scaling.js";
 
-/** The rungs, cheapest first. */
-export const RUNGS = ["scaling", "procrustes", "low-rank", "least-squares"] as const;
+/** The rungs that are fitted in closed form, cheapest first. */
+export const CLOSED_RUNGS = ["scaling", "procrustes", "low-rank", "least-squares"] as const;
+
+/** All rungs, cheapest first; those that are trained come last. */
+export const RUNGS = [...CLOSED_RUNGS, "residual", "trained", "together"] as const;
 
 /** The name of a rung. */
 export type RungName = (typeof RUNGS)[number];
+
+/** The name of a rung in closed form. */
+type ClosedName = (typeof CLOSED_RUNGS)[number];
 
 /** Features of the same inputs from two backbones. */
 export interface FeaturePairs {
@@ -31,17 +38,19 @@ export interface FeaturePairs {
 export interface Rung {
   readonly name: RungName;
   /** Fitted on all examples. */
-  readonly map: AffineMap;
+  readonly map: FeatureMap;
   /** Numbers that were fitted. */
   readonly parameters: number;
   /** Of a low-rank map. */
   readonly rank?: number;
   /** Relative penalty of a ridge regression. */
   readonly strength?: number;
+  /** Steps of training after which it was best; at 0 training found nothing better than what it began as. */
+  readonly steps?: number;
   /** Share of the target features' variance that the map explains on examples it was not fitted on; 1 at best. */
   readonly explained: number;
   /** Fitted without each fold. */
-  readonly maps: readonly AffineMap[];
+  readonly maps: readonly FeatureMap[];
   /** What the map of the other folds makes of each example: [n, target width]. */
   readonly heldOut: Matrix;
   /** Milliseconds for all of it. */
@@ -56,32 +65,47 @@ interface Part {
 }
 
 /** The maps of one rung: of each part, and of all examples. */
-type Fits = Pick<Rung, "parameters" | "rank" | "strength" | "map" | "maps">;
+interface Fits extends Pick<Rung, "parameters" | "rank" | "strength"> {
+  readonly map: AffineMap;
+  readonly maps: readonly AffineMap[];
+}
 
 /**
- * Climbs rungs.
+ * Climbs the rungs in closed form.
  * @param names which; those that need equal widths are left out where widths differ
  */
 export function climb(pairs: FeaturePairs, names: readonly RungName[] = RUNGS): Rung[] {
   const { source, target } = pairs;
   const parts = partsOf(pairs);
   const ladder = new Ladder(pairs, parts);
-  return RUNGS.filter((name) => names.includes(name))
+  return CLOSED_RUNGS.filter((name) => names.includes(name))
     .filter((name) => name !== "scaling" || source.columns === target.columns)
     .map((name) => {
       const start = performance.now();
       const { maps, ...fit } = ladder.rung(name);
-      const heldOut = zeros(target.rows, target.columns);
-      maps.forEach((map, fold) => {
-        const { test } = parts[fold] ?? { test: [] };
-        const answers = applyAffine(map, selectRows(source, test));
-        test.forEach((example, at) => {
-          row(heldOut, example).set(row(answers, at));
-        });
+      const heldOut = heldOutBy(pairs, (features, fold) => {
+        const map = maps[fold];
+        return map ? applyAffine(map, features) : zeros(features.rows, target.columns);
       });
       const milliseconds = performance.now() - start;
       return { name, ...fit, maps, heldOut, explained: explainedVariance(heldOut, target), milliseconds };
     });
+}
+
+/** What is made of each example by the map that has not seen it: [n, target width]. */
+export function heldOutBy(
+  { source, target, folds }: FeaturePairs,
+  apply: (features: Matrix, fold: number) => Matrix,
+): Matrix {
+  const heldOut = zeros(target.rows, target.columns);
+  for (let fold = 0; fold <= Math.max(...folds); fold++) {
+    const test = [...folds.keys()].filter((example) => folds[example] === fold);
+    const answers = apply(selectRows(source, test), fold);
+    test.forEach((example, at) => {
+      row(heldOut, example).set(row(answers, at));
+    });
+  }
+  return heldOut;
 }
 
 /**
@@ -115,7 +139,7 @@ class Ladder {
     this.#parts = parts;
   }
 
-  rung(name: RungName): Fits {
+  rung(name: ClosedName): Fits {
     const [inputs, outputs] = [this.#whole.source.columns, this.#whole.target.columns];
     const parameters = outputs * inputs + outputs;
     switch (name) {

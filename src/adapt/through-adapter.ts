@@ -8,7 +8,6 @@ import { GraphIndex } from "../onnx/graph.js";
 import { joinOperatorSets } from "../onnx/merge.js";
 import { readMetadata, withMetadata } from "../onnx/metadata.js";
 import { copyOf, type Graph, graph, type Model, subgraphs } from "../onnx/model.js";
-import type { AdaptedHead } from "./adapt-head.js";
 
 /**
  * The head with the adapter in front of it. The head's metadata stay, but for what it reads and how good it is.
@@ -74,8 +73,13 @@ export function headThroughAdapter(head: Model, adapter: Model): Model {
  * What an adaptation made, as one head: the folded one where there is one.
  * @throws PolyheadError as {@link headThroughAdapter} does
  */
-export function asOneHead(head: Model, { adapter, folded }: Pick<AdaptedHead, "adapter" | "folded">): Model {
-  return folded ?? headThroughAdapter(head, adapter);
+export function asOneHead(
+  head: Model,
+  { adapter, folded }: { readonly adapter: Model | undefined; readonly folded: Model | undefined },
+): Model {
+  if (folded) return folded;
+  if (adapter) return headThroughAdapter(head, adapter);
+  throw new PolyheadError("INTERNAL", "Neither an adapter nor a head was made.", {});
 }
 
 function namesIn(of: Graph): Set<string> {

@@ -134,7 +134,7 @@ describe("an adapted head", () => {
       (channel) => 1 + channel / 8,
     );
     const { adapter, folded } = await adapting(to);
-    if (!folded) throw new Error("a linear head can be folded");
+    if (!folded || !adapter) throw new Error("a linear head can be folded");
     const [tap] = readMetadata(folded).taps ?? [];
     const { tensor } = await imageTensor(await decodeImage(foodPhoto("E011")), preprocessingFor(backbone));
     const own = await openEngine();

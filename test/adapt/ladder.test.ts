@@ -2,7 +2,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import { applyAffine } from "../../src/adapt/affine.js";
-import { climb, RUNGS } from "../../src/adapt/ladder.js";
+import { CLOSED_RUNGS, climb } from "../../src/adapt/ladder.js";
 import { fitLeastSquares } from "../../src/adapt/least-squares.js";
 import { fitLowRank } from "../../src/adapt/low-rank.js";
 import { fitProcrustes } from "../../src/adapt/procrustes.js";
@@ -217,7 +217,7 @@ describe("the ladder on degenerate data", () => {
     ["more features than examples", noise(10, 40, random), noise(10, 25, random)],
   ])("%s give finite maps of every rung", (_, source, target) => {
     const rungs = climb({ source, target, folds: dealt(source.rows, 4) });
-    expect(rungs.length).toBeGreaterThanOrEqual(RUNGS.length - 1);
+    expect(rungs.length).toBeGreaterThanOrEqual(CLOSED_RUNGS.length - 1);
     for (const { map, explained } of rungs) {
       expect(map.weights.data.every(Number.isFinite)).toBe(true);
       expect(map.bias.every(Number.isFinite)).toBe(true);

@@ -183,12 +183,16 @@ describe("a detection head", () => {
     expect(report.chosen.tap).toBe("n1");
     expect(report.quality.agreement).toBeGreaterThan(0.99);
     expect(report.quality.interval?.low).toBeLessThanOrEqual(report.quality.agreement);
-    expect(readMetadata(adapter)).toMatchObject({ role: "adapter", produces: readMetadata(detector).taps });
+    expect(adapter && readMetadata(adapter)).toMatchObject({
+      role: "adapter",
+      produces: readMetadata(detector).taps,
+    });
   });
 
   it("is refused by an engine on maps of another stride, and live there through the adapter and as one head", async () => {
     const to = remade("finer");
     const { adapter } = await adapting(detector, to, { rungs: ["least-squares"] });
+    if (!adapter) throw new Error("no adapter was made");
     const tensor = await picture();
     const own = await openEngine();
     await own.add("backbone", backbone);
@@ -255,6 +259,7 @@ describe("a head on two taps", () => {
     const { report, adapter } = await adapting(twoTaps, remade("same"), { taps: undefined });
     expect(report.chosen.tap).toBe("n1 + n2");
     expect(report.quality.agreement).toBe(1);
+    if (!adapter) throw new Error("no adapter was made");
     const joined = headThroughAdapter(twoTaps, adapter);
     expect(readMetadata(joined).taps?.map(({ name }) => name)).toEqual(["n1", "n2"]);
   });

@@ -75,6 +75,38 @@ describe("polyhead adapt", () => {
       expect(stdout).toContain(word);
   });
 
+  it("learns from classes through the frozen head, and joins into a model that answers", async () => {
+    const learning = ["--floor", "0", "--tap", "c2", "--rung", "trained", "--shape", "relu", "--json"];
+    const run = await polyhead(...given("t.onnx"), ...learning);
+    expect(run).toMatchObject({ status: 0, stderr: "" });
+    expect(JSON.parse(run.stdout)).toMatchObject({
+      ...{ makes: "adapter", chosenBy: "accuracy", chosen: { tap: "c2", rung: "trained" } },
+      quality: { accuracy: { value: expect.any(Number) } },
+    });
+    const parts = [at("new.onnx"), at("t.onnx"), at("head.onnx")];
+    expect((await polyhead("join", ...parts, "-o", at("trained.onnx"))).status).toBe(0);
+  });
+
+  it("trains the head as well into a new head, which fits the new backbone by itself", async () => {
+    const before = await loadModel(at("head.onnx"));
+    const learning = ["--floor", "0", "--tap", "c2", "--rung", "together", "--json"];
+    const run = await polyhead(...given("n.onnx"), ...learning);
+    expect(run).toMatchObject({ status: 0, stderr: "" });
+    expect(JSON.parse(run.stdout)).toMatchObject({ makes: "head", chosen: { rung: "together" } });
+    const fits = ["plan", "--backbone", at("new.onnx"), "--head", at("n.onnx"), "--json"];
+    expect(JSON.parse((await polyhead(...fits)).stdout).way).toBe("swap");
+    expect(await loadModel(at("head.onnx"))).toEqual(before);
+  });
+
+  it("learns from classes only where they are known", async () => {
+    const run = await polyhead(
+      ...given("u.onnx"),
+      ...["--data", at("food/fruits"), "--learn", "both", "--floor", "0"],
+    );
+    expect(run.status).toBe(64);
+    expect(run.stderr).toContain("named like the head's labels");
+  });
+
   it("refuses what keeps too little, and writes nothing", async () => {
     const run = await polyhead(
       ...given("d.onnx"),
@@ -98,6 +130,7 @@ describe("polyhead adapt", () => {
     ["an unknown rung", ["--rung", "ladder"], 64],
     ["an unknown tap", ["--tap", "c9"], 66],
     ["no images", ["--data", "nowhere"], 66],
+    ["an unknown shape", ["--shape", "round"], 64],
   ])("ends with its own status for %s", async (_, change, status) => {
     expect((await polyhead(...given("e.onnx"), ...change)).status).toBe(status);
   });

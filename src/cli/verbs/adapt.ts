@@ -3,6 +3,7 @@ import { availableParallelism } from "node:os";
 import { basename } from "node:path";
 import { type Command, Option } from "commander";
 import { adaptImages } from "../../adapt/adapt-images.js";
+import { ADAPTER_SHAPES, type AdapterShape, LEARNERS, type Learning } from "../../adapt/fit-options.js";
 import type { AdaptImagesReport } from "../../adapt/judgement.js";
 import { RUNGS, type RungName } from "../../adapt/ladder.js";
 import { asOneHead } from "../../adapt/through-adapter.js";
@@ -12,7 +13,7 @@ import { openModelOn } from "../../runtime/open-model.js";
 import { Runtime } from "../../runtime/runtime.js";
 import { defaultCacheFolder } from "../../teach/feature-cache.js";
 import { count, interval, percent, table } from "../format.js";
-import { readPositive, readShare, readWholeNumber } from "../option-numbers.js";
+import { readCount, readPositive, readShare, readWholeNumber } from "../option-numbers.js";
 import { type Outcome, performs } from "../outcome.js";
 import { progressBar } from "../progress.js";
 
@@ -30,6 +31,9 @@ interface Options {
   readonly toPreprocess?: string;
   readonly cache: string;
   readonly rung?: RungName;
+  readonly learn?: Learning;
+  readonly shape: AdapterShape;
+  readonly hidden: number;
   readonly folds: number;
   readonly seed: number;
   readonly floor: number;
@@ -50,9 +54,12 @@ export function addAdapt(program: Command): void {
       text.split(","),
     )
     .option("--budget <flops>", "taps that cost more are not tried", readPositive)
-    .requiredOption("--data <folder>", "images; no classes are needed")
+    .requiredOption("--data <folder>", "images; no classes are needed, unless something learns from them")
     .option("--test <folder>", "other images to judge on; cross-validation without them")
-    .requiredOption("-o, --out <file>", "ONNX file for the adapter")
+    .requiredOption(
+      "-o, --out <file>",
+      "ONNX file for the adapter; for the new head where the head was trained as well",
+    )
     .option(
       "--folded <file>",
       "ONNX file for the head with the adapter in it, folded into its first layer where that can be",
@@ -66,6 +73,18 @@ export function addAdapt(program: Command): void {
     .addOption(
       new Option("--rung <name>", "one kind of map instead of the smallest that does").choices(RUNGS),
     )
+    .addOption(
+      new Option(
+        "--learn <parts>",
+        "also learn from the images' classes: the adapter, through the frozen head, or both, which makes a new head",
+      ).choices(LEARNERS),
+    )
+    .addOption(
+      new Option("--shape <name>", "what an adapter that learns from classes is made of")
+        .choices(ADAPTER_SHAPES)
+        .default("linear"),
+    )
+    .option("--hidden <count>", "width of hidden layers", readCount, 64)
     .option("--folds <count>", "parts of the cross-validation", readWholeNumber, 5)
     .option("--seed <number>", "decides how images are dealt to the parts", readWholeNumber, 0)
     .option("--floor <share>", "share of the head's quality that has to be kept", readShare, 0.9);
@@ -88,21 +107,27 @@ async function perform(options: Options): Promise<Outcome> {
       open: openModelOn(runtime),
       cache: cache === "none" ? undefined : cache,
       rungs: rung && [rung],
+      learn: options.learn ?? (rung && LEARNS[rung]),
+      openTrainer: () => Runtime.open(() => OrtWorker.start()),
       inFlight: workers + 2,
       names: { head: basename(head), to: basename(to), ...(from !== undefined && { from: basename(from) }) },
       onFeature: progressBar("features"),
       onTap: progressBar("fitting"),
     });
-    await saveModel(out, adapted.adapter);
+    await saveModel(out, adapted.adapter ?? asOneHead(headModel, adapted));
     if (folded !== undefined) await saveModel(folded, asOneHead(headModel, adapted));
     const paths = { path: out, ...(folded !== undefined && { foldedPath: folded }) };
-    return { data: { ...paths, ...adapted.report }, text: describe(options, adapted.report) };
+    const isNewHead = adapted.adapter === undefined;
+    return {
+      data: { ...paths, makes: isNewHead ? "head" : "adapter", ...adapted.report },
+      text: describe(options, adapted.report, isNewHead),
+    };
   } finally {
     await runtime.close();
   }
 }
 
-function describe({ out, folded }: Options, report: AdaptImagesReport): string[] {
+function describe({ out, folded }: Options, report: AdaptImagesReport, isNewHead: boolean): string[] {
   const { taps, chosen, quality, floor, judgedOn } = report;
   const rows = taps.flatMap(({ tap, flops, rungs, enough }) =>
     rungs.map((rung, at) => [
@@ -131,8 +156,23 @@ function describe({ out, folded }: Options, report: AdaptImagesReport): string[]
       : []),
     `${percent(quality.kept)} of its quality is kept by ${chosen.rung} on ${chosen.tap} (${judgedOn}; floor ${percent(floor)})`,
     out,
-    report.folded
-      ? `adapter and head are also one head, at no further cost, ${report.folded.difference.toExponential(1)} apart${folded === undefined ? "; write it with --folded" : `: ${folded}`}`
-      : `the head does not begin with a linear layer on one vector, so that the adapter stays a layer of its own${folded === undefined ? "" : `, in front of the head: ${folded}`}`,
+    endOf(report, folded, isNewHead),
   ];
 }
+
+function endOf(report: AdaptImagesReport, folded: string | undefined, isNewHead: boolean): string {
+  if (isNewHead)
+    return "this is a new head, trained together with its adapter; it reads the new backbone itself";
+  if (report.folded)
+    return `adapter and head are also one head, at no further cost, ${report.folded.difference.toExponential(1)} apart${folded === undefined ? "; write it with --folded" : `: ${folded}`}`;
+  const why = TRAINED_LAYERS.includes(report.chosen.rung)
+    ? "what was trained is more than one linear layer"
+    : "the head does not begin with a linear layer on one vector";
+  return `${why}, so that the adapter stays a layer of its own${folded === undefined ? "" : `, in front of the head: ${folded}`}`;
+}
+
+/** Rungs that may have more than one linear layer. */
+const TRAINED_LAYERS: readonly RungName[] = ["residual", "trained"];
+
+/** What learns, where a rung that does was asked for. */
+const LEARNS: Partial<Record<RungName, Learning>> = { trained: "adapter", together: "both" };
