@@ -15,7 +15,7 @@ report("check-docs", [
   ...filesBelow(root, ".", ".md").flatMap(deadLinks),
 ]);
 
-function undocumented(file) {
+function undocumented(/** @type {string} */ file) {
   const text = readFileSync(join(root, file), "utf8");
   const source = ts.createSourceFile(file, text, ts.ScriptTarget.Latest, true);
   const header = ts.getLeadingCommentRanges(text, ts.getShebang(text)?.length ?? 0)?.[0];
@@ -23,7 +23,7 @@ function undocumented(file) {
   const offences = opens ? [] : [`${file}:1 does not open with a block comment about the file`];
 
   // The file's own comment does not document the declaration that happens to follow it.
-  const isDocumented = (node) =>
+  const isDocumented = (/** @type {ts.Node} */ node) =>
     ts.getJSDocCommentsAndTags(node).some((doc) => ts.isJSDoc(doc) && doc.pos !== header?.pos);
   const documented = new Set();
   for (const { name, node } of exportedDeclarations(source)) {
@@ -36,11 +36,16 @@ function undocumented(file) {
 }
 
 /** Declarations that the file exports itself, by keyword or by an export list; no re-exports. */
-function* exportedDeclarations(source) {
+function* exportedDeclarations(/** @type {ts.SourceFile} */ source) {
   const listed = new Set(
-    source.statements
-      .filter((node) => ts.isExportDeclaration(node) && !node.moduleSpecifier && node.exportClause)
-      .flatMap((node) => node.exportClause.elements.map((each) => (each.propertyName ?? each.name).text)),
+    source.statements.flatMap((node) =>
+      ts.isExportDeclaration(node) &&
+      !node.moduleSpecifier &&
+      node.exportClause &&
+      ts.isNamedExports(node.exportClause)
+        ? node.exportClause.elements.map((each) => (each.propertyName ?? each.name).text)
+        : [],
+    ),
   );
   for (const node of source.statements) {
     const isExported =
@@ -52,12 +57,19 @@ function* exportedDeclarations(source) {
   }
 }
 
-function declaredNames(node) {
+function declaredNames(/** @type {ts.Statement} */ node) {
   if (ts.isVariableStatement(node))
     return node.declarationList.declarations.map((each) => each.name.getText());
   if (ts.isImportDeclaration(node) || ts.isExportDeclaration(node)) return [];
   if (ts.isExportAssignment(node)) return ["default"];
-  return node.name ? [node.name.text] : ts.isDeclarationStatement(node) ? ["default"] : [];
+  const isDeclaration =
+    ts.isClassDeclaration(node) ||
+    ts.isFunctionDeclaration(node) ||
+    ts.isInterfaceDeclaration(node) ||
+    ts.isTypeAliasDeclaration(node) ||
+    ts.isEnumDeclaration(node) ||
+    ts.isModuleDeclaration(node);
+  return isDeclaration ? [node.name?.text ?? "default"] : [];
 }
 
 async function staleErrorPage() {
@@ -68,11 +80,11 @@ async function staleErrorPage() {
     : ["docs/errors.md:1 differs from src/base/errors.ts: run node scripts/generate-errors.js"];
 }
 
-function deadLinks(file) {
+function deadLinks(/** @type {string} */ file) {
   const text = readFileSync(join(root, file), "utf8");
   const prose = text.replace(/^(```|~~~)[\s\S]*?^\1/gm, (block) => block.replace(/[^\n]/g, " "));
   return [...prose.matchAll(/\]\(<?([^)\s>#]+)[^)]*\)|^\[[^\]]+\]:\s*<?([^\s>#]+)/gm)].flatMap((match) => {
-    const target = match[1] ?? match[2];
+    const target = match[1] ?? match[2] ?? "";
     const isRelative = !/^[a-z][a-z+.-]*:/i.test(target);
     if (!isRelative || existsSync(join(root, dirname(file), decodeURI(target)))) return [];
     return [`${file}:${lineAt(text, match.index)} links to ${target}, which does not exist`];

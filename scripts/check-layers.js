@@ -8,6 +8,7 @@ import ts from "typescript";
 import { lineAt, report, sourceFiles } from "./source-files.js";
 
 /** What each folder may import beside itself, lowest first; sources directly in src/ may import all. */
+/** @type {Readonly<Record<string, readonly string[]>>} */
 const LAYERS = {
   base: [],
   tensor: ["base"],
@@ -99,8 +100,8 @@ const files = sourceFiles(root);
 const imports = new Map(files.map((file) => [file, readImports(file)]));
 report("check-layers", [...offences(), ...cycles()]);
 
-/** All imports of a file, type-only, dynamic and re-exported ones included: { specifier, target, line }. */
-function readImports(file) {
+/** All imports of a file, type-only, dynamic and re-exported ones included. */
+function readImports(/** @type {string} */ file) {
   const text = readFileSync(join(root, file), "utf8");
   return ts.preProcessFile(text, true, true).importedFiles.map(({ fileName, pos }) => ({
     specifier: fileName,
@@ -109,17 +110,21 @@ function readImports(file) {
   }));
 }
 
-/** The source that a relative import means, as a path from the project's folder. */
+/**
+ * The source that a relative import means, as a path from the project's folder.
+ * @param {string} file
+ * @param {string} specifier
+ */
 function resolve(file, specifier) {
   return posix.join(posix.dirname(file), specifier).replace(/\.js$/, ".ts");
 }
 
 /** The folder of src/ that a source belongs to, or the file's own name when it stands directly in src/. */
-function layerOf(file) {
-  return file.split("/")[1];
+function layerOf(/** @type {string} */ file) {
+  return file.split("/")[1] ?? file;
 }
 
-function isPortable(file) {
+function isPortable(/** @type {string} */ file) {
   return PORTABLE.has(layerOf(file)) && !file.startsWith(NODE_ONLY);
 }
 
@@ -138,11 +143,16 @@ function* offences() {
   }
 }
 
+/**
+ * @param {string} file
+ * @param {string} target
+ * @param {boolean} inFolder
+ */
 function whyNotSource(file, target, inFolder) {
   if (!target.startsWith("src/")) return "sources import nothing outside of src/";
   const [from, to] = [layerOf(file), layerOf(target)];
-  if (inFolder && from !== to && !LAYERS[from].includes(to)) {
-    return `src/${from} may import only ${LAYERS[from].join(", ") || "itself"}`;
+  if (inFolder && from !== to && !LAYERS[from]?.includes(to)) {
+    return `src/${from} may import only ${LAYERS[from]?.join(", ") || "itself"}`;
   }
   if (isPortable(file) && target.startsWith(NODE_ONLY)) {
     return `src/${from} also runs in a browser, ${NODE_ONLY} does not`;
@@ -150,8 +160,12 @@ function whyNotSource(file, target, inFolder) {
   return undefined;
 }
 
+/**
+ * @param {string} file
+ * @param {string} specifier
+ */
 function whyNotPackage(file, specifier) {
-  const name = specifier.split("/")[0];
+  const name = specifier.split("/")[0] ?? "";
   const needsNode = specifier.startsWith("node:") || NODE_PACKAGES.has(name);
   return needsNode && isPortable(file) ? `src/${layerOf(file)} also runs in a browser` : undefined;
 }
@@ -159,7 +173,11 @@ function whyNotPackage(file, specifier) {
 /** One offence for each import that closes a cycle, found by depth-first search. */
 function* cycles() {
   const done = new Set();
-  const path = [];
+  const path = /** @type {string[]} */ ([]);
+  /**
+   * @param {string} file
+   * @returns {Generator<string>}
+   */
   function* visit(file) {
     path.push(file);
     for (const { specifier, target, line } of imports.get(file) ?? []) {

@@ -24,7 +24,8 @@ const vite = await createViteServer({ root: ROOT, configFile: false, logLevel: "
 const { allCases, layOut } = await vite.ssrLoadModule("/test/corpus/cases.ts");
 const folder = mkdtempSync(join(tmpdir(), "polyhead-corpus-"));
 const words = process.argv.slice(2).join(" ");
-const measured = [];
+/** @typedef {{ end: string, seconds: number, mebibytes: number }} Measured */
+const measured = /** @type {(Measured & { name: string, verb: string })[]} */ ([]);
 for (const [at, each] of [...allCases()].entries()) {
   if (!each.name.includes(words)) continue;
   const place = join(folder, "cases", String(at));
@@ -48,15 +49,20 @@ console.log(
 for (const { name, verb, end } of faults) console.log(`  ${verb}, ${name}: ${end}`);
 process.exitCode = faults.length > 0 ? 1 : 0;
 
-/** Runs one verb on one case while it watches the processes. */
+/**
+ * Runs one verb on one case while it watches the processes.
+ * @param {string} place
+ * @param {string} verb
+ * @returns {Promise<Measured>}
+ */
 function measure(place, verb) {
   return new Promise((resolve) => {
     const child = spawn(process.execPath, [JUDGE, place], {
       env: { ...process.env, JUDGED_VERBS: verb },
       stdio: ["ignore", "pipe", "ignore"],
     });
-    const seen = new Map();
-    const watch = setInterval(() => look(child.pid, seen), LOOK_EVERY_MILLISECONDS);
+    const seen = /** @type {Seen} */ (new Map());
+    const watch = setInterval(() => look(String(child.pid), seen), LOOK_EVERY_MILLISECONDS);
     let printed = "";
     child.stdout.on("data", (text) => {
       printed += text;
@@ -74,12 +80,21 @@ function measure(place, verb) {
   });
 }
 
-/** Notes what a process and those below it have taken so far. */
+/** @typedef {Map<string, { seconds: number, mebibytes: number }>} Seen by process */
+
+/**
+ * Notes what a process and those below it have taken so far.
+ * @param {string} pid
+ * @param {Seen} seen
+ */
 function look(pid, seen) {
   try {
-    const stat = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1].split(" ");
+    const stat = readFileSync(`/proc/${pid}/stat`, "utf8").split(") ")[1]?.split(" ") ?? [];
     const peak = /VmHWM:\s*(\d+)/.exec(readFileSync(`/proc/${pid}/status`, "utf8"))?.[1] ?? "0";
-    seen.set(pid, { seconds: (Number(stat[11]) + Number(stat[12])) / TICK, mebibytes: Number(peak) / 1024 });
+    seen.set(pid, {
+      seconds: (Number(stat[11]) + Number(stat[12])) / TICK,
+      mebibytes: Math.max(Number(peak) / 1024, seen.get(pid)?.mebibytes ?? 0), // an ended process has none
+    });
     for (const below of readFileSync(`/proc/${pid}/task/${pid}/children`, "utf8").trim().split(" "))
       if (below !== "") look(below, seen);
   } catch {
@@ -87,6 +102,10 @@ function look(pid, seen) {
   }
 }
 
+/**
+ * @param {string} title
+ * @param {(each: Measured) => number} by
+ */
 function print(title, by) {
   console.log(`${title}\n${"seconds".padStart(9)}${"MiB".padStart(7)}  verb     end               case`);
   for (const { name, verb, end, seconds, mebibytes } of measured

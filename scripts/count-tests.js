@@ -3,13 +3,19 @@
 // Usage: node scripts/count-tests.js REPORT
 import { readFileSync } from "node:fs";
 
-const { passed, failed, skipped } = count(process.argv[2]);
+const { passed, failed, skipped } = count(process.argv[2] ?? "");
 console.log(`${passed} passed, ${failed} failed, ${skipped} skipped`);
 process.exitCode = failed === 0 && passed > 0 ? 0 : 1;
 
-function count(path) {
+/**
+ * @typedef {{ status: string }} Outcome
+ * @typedef {{ testResults: (Outcome & { assertionResults: Outcome[] })[], numPassedTests: number,
+ *   numFailedTests: number, numPendingTests: number, numTodoTests: number }} Report
+ */
+
+function count(/** @type {string} */ path) {
   try {
-    const report = JSON.parse(readFileSync(path, "utf8"));
+    const report = /** @type {Report} */ (JSON.parse(readFileSync(path, "utf8")));
     const broken = report.testResults.filter(
       ({ status, assertionResults }) =>
         status === "failed" && !assertionResults.some((test) => test.status === "failed"),
@@ -20,7 +26,7 @@ function count(path) {
       skipped: report.numPendingTests + report.numTodoTests,
     };
   } catch (error) {
-    console.error(`no test report: ${error.message}`);
+    console.error(`no test report: ${error instanceof Error ? error.message : error}`);
     return { passed: 0, failed: 1, skipped: 0 };
   }
 }

@@ -4,7 +4,7 @@ import { join } from "node:path";
 import ts from "typescript";
 
 /** The page for the project in the folder `root`. */
-export async function errorPage(root) {
+export async function errorPage(/** @type {string} */ root) {
   const catalogue = await readCatalogue(join(root, "src/base/errors.ts"));
   const rows = Object.entries(catalogue).map(
     ([code, { http, grpc, exit, meaning }]) =>
@@ -24,10 +24,10 @@ ${rows.join("\n")}
 }
 
 /** The catalogue, read without a build: the file is translated in memory and imports nothing. */
-async function readCatalogue(path) {
+async function readCatalogue(/** @type {string} */ path) {
   const { outputText } = ts.transpileModule(readFileSync(path, "utf8"), {
     compilerOptions: { module: ts.ModuleKind.ESNext, target: ts.ScriptTarget.ES2022 },
   });
   const module = await import(`data:text/javascript,${encodeURIComponent(outputText)}`);
-  return module.ERROR_CATALOGUE;
+  return /** @type {typeof import("../src/base/errors.js").ERROR_CATALOGUE} */ (module.ERROR_CATALOGUE);
 }

@@ -6,9 +6,9 @@ import { weight } from "../dist/onnx/weight.js";
 import { Store } from "../dist/store/index.js";
 import { float32 } from "../dist/tensor/tensor.js";
 
-const [, , directory, name, last] = process.argv;
+const [, , directory = "", name = "", last] = process.argv;
 const author = { by: name, reason: "to be killed" };
-const say = (told) => writeSync(1, `${JSON.stringify(told)}\n`);
+const say = (/** @type {object} */ told) => writeSync(1, `${JSON.stringify(told)}\n`);
 const store = await Store.open(directory);
 const base = await store.put(addition(0));
 say({});
@@ -16,7 +16,7 @@ let number = Number(last);
 for (;;) {
   const chance = Math.random();
   if (chance < 0.6) {
-    number = Math.max(number, (await store.routes()).routes.get(name)?.targets[0].weight ?? 0) + 1;
+    number = Math.max(number, (await store.routes()).routes.get(name)?.targets[0]?.weight ?? 0) + 1;
     const { generation } = await store.change(
       (routes) => routes.set(name, { targets: [{ revision: base, weight: number }] }),
       author,
@@ -39,7 +39,7 @@ for (;;) {
 }
 
 /** A model that adds numbers made of `seed`. */
-function addition(seed, length = 4) {
+function addition(/** @type {number} */ seed, length = 4) {
   const values = Float32Array.from({ length }, (_, at) => seed + at);
   return model(
     graph("addition", {

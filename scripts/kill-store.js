@@ -14,7 +14,8 @@ const LONGEST_LIFE = 60;
 const kills = Number(process.argv[2] ?? 200);
 const directory = mkdtempSync(join(tmpdir(), "kill-store-"));
 const store = await Store.open(directory);
-const complaints = [];
+const complaints = /** @type {string[]} */ ([]);
+/** @typedef {"a" | "b"} Name of a writer */
 /** By writer, the last number that it was told was kept. */
 const kept = { a: 0, b: 0 };
 /** Models that must be there, and the highest generation that was told. */
@@ -42,7 +43,7 @@ console.log(JSON.stringify({ kills, generation, kept, models: models.size, compl
 process.exitCode = complaints.length === 0 ? 0 : 1;
 
 /** A process that writes until it is killed. */
-function start(name) {
+function start(/** @type {Name} */ name) {
   const program = fileURLToPath(new URL("kill-store-writer.js", import.meta.url));
   const child = spawn(process.execPath, [program, directory, name, String(kept[name])], {
     stdio: ["ignore", "pipe", "inherit"],
@@ -50,7 +51,7 @@ function start(name) {
   const ended = new Promise((resolve) => child.once("close", (_, signal) => resolve(signal)));
   const ready = new Promise((resolve) => {
     createInterface(child.stdout).on("line", (line) => {
-      resolve();
+      resolve(undefined);
       const told = JSON.parse(line);
       if (told.number !== undefined) kept[name] = told.number;
       if (told.generation !== undefined) generation = Math.max(generation, told.generation);
@@ -63,13 +64,13 @@ function start(name) {
 }
 
 /** Kills a writer and waits until all that it said was heard. */
-async function end({ child, ended }) {
+async function end(/** @type {ReturnType<typeof start>} */ { child, ended }) {
   child.kill("SIGKILL");
   const signal = await ended;
   if (signal !== "SIGKILL") complaints.push(`a writer ended by itself, with ${child.exitCode}`);
 }
 
-async function check(when) {
+async function check(/** @type {string} */ when) {
   // What is told while this looks was kept before it looked, or is newer than what it finds.
   const [told, mustBeThere, least] = [{ ...kept }, new Set(models), generation];
   try {
@@ -78,7 +79,7 @@ async function check(when) {
     if (document.generation < least)
       complaints.push(`${when}: generation ${document.generation} of ${least}`);
     for (const [name, number] of Object.entries(told)) {
-      const found = document.routes.get(name)?.targets[0].weight ?? 0;
+      const found = document.routes.get(name)?.targets[0]?.weight ?? 0;
       if (found < number) complaints.push(`${when}: writer ${name} lost change ${number}, it has ${found}`);
     }
     const there = new Set((await reader.models()).map(({ revision }) => revision));
@@ -87,6 +88,6 @@ async function check(when) {
     }
     for (const { message } of (await reader.verify()).findings) complaints.push(`${when}: ${message}`);
   } catch (thrown) {
-    complaints.push(`${when}: ${thrown.stack}`);
+    complaints.push(`${when}: ${thrown instanceof Error ? thrown.stack : thrown}`);
   }
 }

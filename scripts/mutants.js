@@ -24,31 +24,40 @@ const random = () => {
   state = (Math.imul(state, 1664525) + 1013904223) >>> 0;
   return state / 2 ** 32;
 };
-const below = (limit) => Math.floor(random() * limit);
+const below = (/** @type {number} */ limit) => Math.floor(random() * limit);
 
 await ready;
 const before = process.memoryUsage().rss;
 const pickles = torchFiles();
 let failed = existsSync(TRACE);
-run("PyTorch pickles", pickles, (bytes) => importTorch(bytes), pickled);
-run("Keras HDF5 files", [kerasFile(false), kerasFile(true)], (bytes) => importKerasHdf5(bytes), structural);
+run("PyTorch pickles", pickles, importTorch, pickled);
+run("Keras HDF5 files", [kerasFile(false), kerasFile(true)], importKerasHdf5, structural);
 if (existsSync(TRACE)) {
   console.log(`${TRACE} exists: something of a file ran`);
   failed = true;
 }
 process.exit(failed ? 1 : 0);
 
+/**
+ * @param {string} what
+ * @param {readonly Uint8Array[]} files
+ * @param {(bytes: Uint8Array) => unknown} read
+ * @param {(bytes: Uint8Array) => Uint8Array} mutate
+ */
 function run(what, files, read, mutate) {
   const ends = new Map();
   let [slowest, most] = [0, 0];
   for (let count = 0; count < EACH; count++) {
-    const bytes = mutate(files[count % files.length]);
+    const bytes = mutate(files[count % files.length] ?? new Uint8Array());
     const start = performance.now();
     let end = "imported";
     try {
       read(bytes);
     } catch (thrown) {
-      end = thrown instanceof PolyheadError ? thrown.code : `UNEXPECTED ${thrown?.stack}`;
+      end =
+        thrown instanceof PolyheadError
+          ? thrown.code
+          : `UNEXPECTED ${thrown instanceof Error ? thrown.stack : thrown}`;
       if (!(thrown instanceof PolyheadError) || thrown.code === "INTERNAL") {
         failed = true;
         console.log(`mutant ${count}: ${end}`);
@@ -73,9 +82,9 @@ function torchFiles() {
 }
 
 /** A small whole Keras model; in chunks with gzip, or in one piece. */
-function kerasFile(isChunked) {
+function kerasFile(/** @type {boolean} */ isChunked) {
   const file = new H5File("/model.h5", "w");
-  const layer = (class_name, config) => ({ class_name, config });
+  const layer = (/** @type {string} */ class_name, /** @type {object} */ config) => ({ class_name, config });
   const layers = [
     layer("Conv2D", {
       name: "conv",
@@ -106,14 +115,19 @@ function kerasFile(isChunked) {
     own.forEach((shape, at) => {
       const data = Float32Array.from({ length: shape.reduce((a, b) => a * b) }, random);
       const options = isChunked ? { chunks: shape, compression: 4 } : {};
-      inner.create_dataset({ name: ["kernel:0", "bias:0"][at], data, shape, dtype: "<f4", ...options });
+      inner.create_dataset({ name: at === 0 ? "kernel:0" : "bias:0", data, shape, dtype: "<f4", ...options });
     });
   }
   file.close();
+  if (!FS) throw new Error("h5wasm has no files");
   return Uint8Array.from(FS.readFile("/model.h5"));
 }
 
-/** A few random changes: other bytes, flipped bits, bytes put in, taken out and moved, an end cut off. */
+/**
+ * A few random changes: other bytes, flipped bits, bytes put in, taken out and moved, an end cut off.
+ * @param {Uint8Array} bytes
+ * @param {(length: number) => number} at where to change something
+ */
 function mutated(bytes, at) {
   let made = [...bytes];
   for (let changes = 1 + below(4); changes > 0; changes--) {
@@ -135,18 +149,17 @@ function mutated(bytes, at) {
 }
 
 /** The pickle within an archive, the archive around it whole; or any byte of the file. */
-function pickled(bytes) {
-  const any = (length) => below(length);
-  if (!isZip(bytes) || random() < 0.2) return mutated(bytes, any);
+function pickled(/** @type {Uint8Array} */ bytes) {
+  if (!isZip(bytes) || random() < 0.2) return mutated(bytes, below);
   const entries = Object.entries(unzipSync(bytes)).map(([name, content]) => [
     name,
-    name.endsWith("/data.pkl") ? mutated(content, any) : content,
+    name.endsWith("/data.pkl") ? mutated(content, below) : content,
   ]);
   return zipSync(Object.fromEntries(entries), { level: random() < 0.1 ? 6 : 0 });
 }
 
 /** Bytes that are not zero are mostly structure, where changes matter; a few changes fall anywhere. */
-function structural(bytes) {
+function structural(/** @type {Uint8Array} */ bytes) {
   return mutated(bytes, (length) => {
     for (let tries = 0; tries < 20; tries++) {
       const place = below(length);

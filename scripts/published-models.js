@@ -58,6 +58,18 @@ const TOLERANCE = 1e-4;
 /** Magnitudes below this count as this: scores of nothing are all rounding. */
 const LEAST_MAGNITUDE = 0.01;
 
+/**
+ * @typedef {import("@tensorflow/tfjs-core").io.WeightsManifestConfig} Manifest
+ * @typedef {{ modelTopology: object, format?: string, weightsManifest: Manifest, signature?: Signature,
+ *   userDefinedMetadata?: { signature?: Signature } }} Json of a TF.js model
+ * @typedef {{ inputs?: Record<string, { name: string }>, outputs?: Record<string, { name: string }> }} Signature
+ * @typedef {Record<string, Uint8Array>} Files by name
+ * @typedef {{ label: string, files: Files | undefined, json: Json }} Found
+ * @typedef {import("../dist/onnx/model.js").Model} Model
+ * @typedef {import("../dist/tensor/tensor.js").Tensor} Tensor
+ * @typedef {{ shape: number[], data: Float32Array | Int32Array | Uint8Array }} Expected what TF.js answers
+ */
+
 const { values: options, positionals } = parseArgs({
   options: { only: { type: "string" } },
   allowPositionals: true,
@@ -74,7 +86,7 @@ try {
   rmSync(place, { recursive: true });
 }
 
-async function tryPackage(name) {
+async function tryPackage(/** @type {string} */ name) {
   const folder = join(place, name.replace("/", "_"));
   execFileSync("mkdir", ["-p", folder]);
   let version;
@@ -82,7 +94,7 @@ async function tryPackage(name) {
     execFileSync("npm", ["pack", name, "--silent", "--pack-destination", folder], {
       stdio: ["ignore", "pipe", "ignore"],
     });
-    const [archive] = readdirSync(folder);
+    const [archive = ""] = readdirSync(folder);
     execFileSync("tar", ["xzf", archive], { cwd: folder });
     version = JSON.parse(readFileSync(join(folder, "package", "package.json"), "utf8")).version;
   } catch {
@@ -104,38 +116,54 @@ async function tryPackage(name) {
   rmSync(folder, { recursive: true });
 }
 
-function row(...cells) {
+function row(/** @type {string[]} */ ...cells) {
   console.log(`| ${cells.map((cell) => cell.replaceAll("|", "\\|")).join(" | ")} |`);
 }
 
-function allFiles(folder) {
+function allFiles(/** @type {string} */ folder) {
   return readdirSync(folder, { recursive: true, withFileTypes: true })
     .filter((entry) => entry.isFile())
     .map((entry) => join(entry.parentPath, entry.name));
 }
 
-/** The models of a package: files of JSON with weights beside them, or scripts that hold both, as in nsfwjs. */
+/**
+ * The models of a package: files of JSON with weights beside them, or scripts that hold both, as in nsfwjs.
+ * @param {string} folder
+ * @returns {Found[]}
+ */
 function findModels(folder) {
   return allFiles(folder)
     .sort()
-    .flatMap((file) => {
-      const json = readJson(file);
-      if (!isTfjsGraphModel(json) && !isTfjsLayersModel(json)) {
-        const isBare = Array.isArray(json) && json[0]?.weights !== undefined;
-        return isBare ? [{ label: relative(folder, file), files: undefined, json }] : [];
-      }
-      const files = { "model.json": Buffer.from(JSON.stringify(json)) };
-      for (const path of json.weightsManifest.flatMap((group) => group.paths)) {
-        const script = join(dirname(file), `${path}.min.js`);
-        const plain = join(dirname(file), path);
-        if (existsSync(plain)) files[path] = readFileSync(plain);
-        else if (existsSync(script)) files[path] = Buffer.from(exportOf(script), "base64");
-        else return [];
-      }
-      return [{ label: relative(folder, file), files, json }];
-    });
+    .flatMap((file) => modelOf(file, relative(folder, file)) ?? []);
 }
 
+/**
+ * @param {string} file
+ * @param {string} label
+ * @returns {Found | undefined}
+ */
+function modelOf(file, label) {
+  const read = readJson(file);
+  const json = /** @type {Json} */ (read);
+  if (!isTfjsGraphModel(read) && !isTfjsLayersModel(read)) {
+    const isBare = Array.isArray(read) && read[0]?.weights !== undefined;
+    return isBare ? { label, files: undefined, json } : undefined;
+  }
+  const files = /** @type {Files} */ ({ "model.json": Buffer.from(JSON.stringify(json)) });
+  for (const path of json.weightsManifest.flatMap((group) => group.paths)) {
+    const script = join(dirname(file), `${path}.min.js`);
+    const plain = join(dirname(file), path);
+    if (existsSync(plain)) files[path] = readFileSync(plain);
+    else if (existsSync(script)) files[path] = Buffer.from(exportOf(script), "base64");
+    else return undefined;
+  }
+  return { label, files, json };
+}
+
+/**
+ * @param {string} file
+ * @returns {unknown}
+ */
 function readJson(file) {
   try {
     if (file.endsWith(".json")) return JSON.parse(readFileSync(file, "utf8"));
@@ -145,11 +173,15 @@ function readJson(file) {
   }
 }
 
-function exportOf(script) {
+function exportOf(/** @type {string} */ script) {
   const made = require(script);
   return made.default ?? made;
 }
 
+/**
+ * @param {Files | undefined} files
+ * @param {Json} json
+ */
 async function outcome(files, json) {
   if (!files) return "weights only: the layers are in the package's code";
   const folder = new MemoryFolder(files);
@@ -158,20 +190,30 @@ async function outcome(files, json) {
     const isLayers = isTfjsLayersModel(json);
     imported = await (isLayers ? importTfjsLayers : importTfjsGraph)(folder, "model.json");
   } catch (error) {
-    return `refused: ${error.message.slice(0, 300)}`;
+    return `refused: ${messageOf(error).slice(0, 300)}`;
   }
   let told = "";
   for (const open of OPEN_SIZES) {
     try {
       return await compared(imported.model, files, json, open);
     } catch (error) {
-      told ||= `imported, not compared: ${error.message.split("\n")[0].slice(0, 200)}`;
+      told ||= `imported, not compared: ${messageOf(error).split("\n")[0]?.slice(0, 200)}`;
     }
   }
   return told;
 }
 
-/** On several inputs, because detectors may put boxes that are nearly as likely in either order. */
+function messageOf(/** @type {unknown} */ error) {
+  return error instanceof Error ? error.message : String(error);
+}
+
+/**
+ * On several inputs, because detectors may put boxes that are nearly as likely in either order.
+ * @param {Model} model
+ * @param {Files} files
+ * @param {Json} json
+ * @param {number} open what a size is that the file leaves open
+ */
 async function compared(model, files, json, open) {
   let [nearest, spread] = [Number.POSITIVE_INFINITY, 0];
   for (const seed of SEEDS) {
@@ -194,10 +236,19 @@ async function compared(model, files, json, open) {
   return nearest <= 3 * spread ? `as near as TF.js to itself (${apart})` : `DIFFERS (${apart})`;
 }
 
+/**
+ * @param {readonly (Tensor | undefined)[]} got
+ * @param {readonly Expected[]} expected
+ */
 function farthest(got, expected) {
   return Math.max(...expected.map((value, at) => distance(got[at], value)));
 }
 
+/**
+ * @param {Model} model
+ * @param {number} open
+ * @param {number} seed
+ */
 function randomInputs(model, open, seed) {
   let state = seed;
   const random = () => {
@@ -206,7 +257,7 @@ function randomInputs(model, open, seed) {
   };
   return new Map(
     new GraphIndex(model.graph).inputs.map((info) => {
-      const { dtype, shape } = declaredType(info);
+      const { dtype = "float32", shape = [] } = declaredType(info) ?? {};
       const sizes = shape.map((size, axis) => (typeof size === "number" ? size : axis === 0 ? 1 : open));
       const count = sizes.reduce((product, size) => product * size, 1);
       const data =
@@ -220,6 +271,10 @@ function randomInputs(model, open, seed) {
   );
 }
 
+/**
+ * @param {Model} model
+ * @param {ReadonlyMap<string, Tensor>} inputs
+ */
 async function runImported(model, inputs) {
   const opened = await openModelOn(runtime)(model, "all");
   try {
@@ -230,35 +285,50 @@ async function runImported(model, inputs) {
   }
 }
 
-/** Outputs of TF.js by the first backend, or by the second where that lacks a kernel. */
+/**
+ * Outputs of TF.js by the first backend, or by the second where that lacks a kernel.
+ * @param {Files} files
+ * @param {Json} json
+ * @param {ReadonlyMap<string, Tensor>} inputs
+ * @param {string[]} backends
+ */
 async function runTfjs(files, json, inputs, backends) {
   const weightSpecs = json.weightsManifest.flatMap((group) => group.weights);
-  const parts = json.weightsManifest.flatMap((group) => group.paths.map((path) => files[path]));
+  const parts = json.weightsManifest.flatMap((group) =>
+    group.paths.map((path) => files[path] ?? new Uint8Array()),
+  );
+  const signature = json.signature ?? json.userDefinedMetadata?.signature;
   const artifacts = {
     modelTopology: json.modelTopology,
-    format: json.format,
-    signature: json.signature ?? json.userDefinedMetadata?.signature,
+    ...(json.format !== undefined && { format: json.format }),
+    ...(signature && { signature }),
     weightSpecs,
     weightData: Uint8Array.from(Buffer.concat(parts)).buffer,
   };
   const load = { load: async () => artifacts };
-  const attempt = async (backend) => {
+  const attempt = async (/** @type {string} */ backend) => {
     await tf.setBackend(backend);
     const model = isTfjsLayersModel(json) ? await loadLayersModel(load) : await loadGraphModel(load);
-    const results = isTfjsLayersModel(json)
-      ? model.predict([...inputs.values()].map(toTfjs))
-      : await executed(model, json, inputs);
-    const list = Array.isArray(results) ? results : [results];
+    const results =
+      "layers" in model
+        ? model.predict([...inputs.values()].map(toTfjs))
+        : await executed(model, json, inputs);
+    const list = /** @type {tf.Tensor[]} */ (Array.isArray(results) ? results : [results]);
     const read = await Promise.all(
       list.map(async (result) => ({ shape: result.shape, data: await result.data() })),
     );
     model.dispose();
     return read;
   };
-  const [first, second] = backends;
+  const [first = "cpu", second] = backends;
   return second ? attempt(first).catch(() => attempt(second)) : attempt(first);
 }
 
+/**
+ * @param {import("@tensorflow/tfjs-converter").GraphModel} model
+ * @param {Json} json
+ * @param {ReadonlyMap<string, Tensor>} inputs
+ */
 function executed(model, json, inputs) {
   const signed = json.signature ?? json.userDefinedMetadata?.signature ?? {};
   const feeds = Object.fromEntries(
@@ -267,23 +337,31 @@ function executed(model, json, inputs) {
       return [entry?.name ?? key, toTfjs(value)];
     }),
   );
-  const keys = Object.keys(signed.outputs ?? {});
-  const names =
-    keys.length > 0 ? keys.map((key) => signed.outputs[key].name) : model.outputs.map(({ name }) => name);
+  const signedNames = Object.values(signed.outputs ?? {}).map(({ name }) => name);
+  const names = signedNames.length > 0 ? signedNames : model.outputs.map(({ name }) => name);
   return model.executeAsync(feeds, names);
 }
 
-function toTfjs({ dtype, shape, data }) {
-  return tf.tensor(data, [...shape], dtype === "int32" || dtype === "bool" ? dtype : "float32");
+function toTfjs(/** @type {Tensor} */ value) {
+  const { dtype, shape } = value;
+  return tf.tensor(
+    Float32Array.from(toNumbers(value)),
+    [...shape],
+    dtype === "int32" || dtype === "bool" ? dtype : "float32",
+  );
 }
 
+/**
+ * @param {Tensor | undefined} got
+ * @param {Expected} expected
+ */
 function distance(got, expected) {
   if (!got || got.shape.join() !== expected.shape.join()) return Number.POSITIVE_INFINITY;
   const numbers = toNumbers(got);
   let [worst, scale] = [0, LEAST_MAGNITUDE];
   expected.data.forEach((value, at) => {
     if (Number.isFinite(value)) scale = Math.max(scale, Math.abs(value));
-    const apart = Object.is(value, numbers[at]) ? 0 : Math.abs(numbers[at] - Number(value));
+    const apart = Object.is(value, numbers[at]) ? 0 : Math.abs((numbers[at] ?? Number.NaN) - Number(value));
     worst = Math.max(worst, Number.isNaN(apart) ? Number.POSITIVE_INFINITY : apart);
   });
   return worst / scale;
