@@ -3,7 +3,6 @@ import { createHash } from "node:crypto";
 import { lstat, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { PolyheadError } from "../base/errors.js";
-import { makeFolder } from "../files/disk.js";
 import { type Digest, digestOf, hexOf, isHex } from "./digest.js";
 import { damaged, openRegular, readExactly, writeDurable } from "./durable.js";
 
@@ -153,7 +152,6 @@ export class BlobStore {
   }
 
   async #write({ digest }: BlobName, pieces: readonly Uint8Array[]): Promise<void> {
-    await makeFolder(this.#folder);
     await writeDurable(this.path(digest), pieces, this.#temporaries);
   }
 }

@@ -6,22 +6,23 @@ import { asError, PolyheadError } from "../base/errors.js";
 import type { BlobStore } from "./blobs.js";
 import { type Digest, isHex } from "./digest.js";
 import { damaged } from "./durable.js";
-import type { Snapshot } from "./layout.js";
+import type { Layout, Snapshot } from "./layout.js";
 import { type StoredModel, storedModel } from "./model-artifact.js";
 import {
   ANNOTATION,
   type Descriptor,
+  type ImageIndex,
   MANIFEST_LIMIT,
   type Manifest,
   MEDIA_TYPE,
   parseManifest,
 } from "./oci.js";
-import { NO_ROUTES, parseRoutes, ROUTES_LIMIT, type RoutesDocument } from "./routes.js";
+import { type KnownRoutes, type RoutesArtifact, readRoutes, type StoredRoutes } from "./stored-routes.js";
 
-/** What was read and checked, by digest: it cannot change. What old indexes list is dropped when a new one is read. */
-export interface Known {
+/** What was read and checked: it cannot change. What old indexes list is dropped when a new one is read. */
+export interface Known extends KnownRoutes {
   readonly manifests: Map<Digest, Manifest>;
-  routes?: { readonly digest: Digest; readonly document: RoutesDocument };
+  listing?: Listing;
 }
 
 /** A model that the index lists and whose manifest cannot be read. */
@@ -32,28 +33,48 @@ export interface BrokenModel {
   readonly error: Error;
 }
 
-/** Models and routes of one index. */
-export interface Catalogue extends Snapshot {
+/** What one index lists. */
+export interface Listing {
+  readonly index: ImageIndex;
   readonly models: ReadonlyMap<string, StoredModel>;
   readonly broken: readonly BrokenModel[];
-  readonly routes: RoutesDocument;
-  /** The routes' entry in the index and the blob of their document, when there are any. */
-  readonly routesBlobs: readonly [entry: Descriptor, document: Descriptor] | undefined;
   /** The revision of each entry that is a model, sound or broken. */
   readonly revisions: ReadonlyMap<Descriptor, string>;
+  readonly artifact: RoutesArtifact | undefined;
+}
+
+/** Models and routes at one time. */
+export interface Catalogue extends Listing {
+  readonly snapshot: Snapshot;
+  readonly routes: StoredRoutes;
 }
 
 /**
- * Reads what an index lists.
+ * Reads what an index lists, and the changes beside it.
  * @param known manifests and routes that need not be read again; new ones are added
  * @throws PolyheadError STORE_DAMAGED when the routes cannot be read or are there twice, STORE_REFUSED when they are newer
  */
-export async function readCatalogue(blobs: BlobStore, snapshot: Snapshot, known: Known): Promise<Catalogue> {
+export async function readCatalogue(
+  { blobs, changes }: Layout,
+  snapshot: Snapshot,
+  known: Known,
+): Promise<Catalogue> {
+  const listing = await readListing(blobs, snapshot.index, known);
+  const routes = await readRoutes({ blobs, changes }, listing.artifact, snapshot.changes, known);
+  return { ...listing, snapshot, routes };
+}
+
+/**
+ * Reads what an index lists, of the routes no more than that they are there.
+ * @throws PolyheadError STORE_DAMAGED when that cannot be read or is there twice
+ */
+export async function readListing(blobs: BlobStore, index: ImageIndex, known: Known): Promise<Listing> {
+  if (known.listing?.index === index && known.listing.broken.length === 0) return known.listing;
   const models = new Map<string, StoredModel>();
   const revisions = new Map<Descriptor, string>();
   const broken: BrokenModel[] = [];
-  let routesBlobs: readonly [Descriptor, Descriptor] | undefined;
-  for (const entry of snapshot.index.manifests) {
+  let artifact: RoutesArtifact | undefined;
+  for (const entry of index.manifests) {
     if (!mayBeOurs(entry)) continue;
     const what = `The manifest ${entry.digest}`;
     try {
@@ -65,10 +86,8 @@ export async function readCatalogue(blobs: BlobStore, snapshot: Snapshot, known:
         revisions.set(entry, stored.revision);
         if (!models.has(stored.revision)) models.set(stored.revision, stored);
       } else if (manifest.artifactType === MEDIA_TYPE.routes) {
-        const [document] = manifest.layers;
-        if (!document || routesBlobs)
-          throw damaged("The store does not have exactly one document of routes.", {});
-        routesBlobs = [entry, document];
+        if (artifact) throw damaged("The store does not have exactly one document of routes.", {});
+        artifact = { entry, manifest };
       }
     } catch (thrown) {
       if (entry.artifactType !== MEDIA_TYPE.model) throw thrown;
@@ -78,24 +97,20 @@ export async function readCatalogue(blobs: BlobStore, snapshot: Snapshot, known:
       broken.push({ entry, revision, error: asError(thrown) });
     }
   }
-  const listed = new Set(snapshot.index.manifests.map(({ digest }) => digest));
+  const listed = new Set(index.manifests.map(({ digest }) => digest));
   for (const digest of known.manifests.keys()) if (!listed.has(digest)) known.manifests.delete(digest);
-  const routes = routesBlobs ? await readRoutes(blobs, routesBlobs[1], known) : NO_ROUTES;
-  return { ...snapshot, models, broken, routes, routesBlobs, revisions };
-}
-
-async function readRoutes(blobs: BlobStore, blob: Descriptor, known: Known): Promise<RoutesDocument> {
-  const { digest } = blob;
-  if (known.routes?.digest !== digest)
-    known.routes = { digest, document: parseRoutes(await blobs.read(blob, ROUTES_LIMIT)) };
-  return known.routes.document;
+  known.listing = { index, models, broken, revisions, artifact };
+  return known.listing;
 }
 
 /**
  * The model of a revision.
  * @throws PolyheadError NOT_FOUND, STORE_DAMAGED
  */
-export function requireModel({ models, broken }: Catalogue, revision: string): StoredModel {
+export function requireModel(
+  { models, broken }: Pick<Listing, "models" | "broken">,
+  revision: string,
+): StoredModel {
   const stored = models.get(revision);
   if (stored) return stored;
   const found = broken.find((each) => each.revision === revision);

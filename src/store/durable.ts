@@ -16,7 +16,8 @@ const SLICE = 2 ** 30;
 const READ_ONLY = constants.O_RDONLY | (constants.O_NOFOLLOW ?? 0) | (constants.O_NONBLOCK ?? 0);
 
 /**
- * Writes a file whole or not at all; when this returns it outlasts a loss of power.
+ * Writes a file whole or not at all; when this returns it outlasts a loss of power. Folders are made where they are
+ * missing.
  * @param temporaries a folder of the same file system for the unfinished file
  * @throws PolyheadError FILE_NOT_WRITTEN
  */
@@ -25,20 +26,21 @@ export async function writeDurable(
   pieces: readonly Uint8Array[],
   temporaries: string,
 ): Promise<void> {
+  const folder = dirname(path);
   const temporary = join(temporaries, randomUUID());
   try {
-    await makeFolder(temporaries);
-    const file = await open(temporary, "wx");
-    try {
-      for (const piece of pieces) {
-        for (let at = 0; at < piece.length; at += SLICE) await file.writeFile(piece.subarray(at, at + SLICE));
-      }
-      await file.sync();
-    } finally {
-      await file.close();
-    }
-    await rename(temporary, path);
-    await flushFolder(dirname(path));
+    await writeFlushed(temporary, pieces).catch(async (thrown) => {
+      if (!isMissing(thrown)) throw thrown;
+      await makeFolder(temporaries);
+      await writeFlushed(temporary, pieces);
+    });
+    await rename(temporary, path).catch(async (thrown) => {
+      if (!isMissing(thrown)) throw thrown;
+      await makeFolder(folder);
+      await flushFolder(dirname(folder));
+      await rename(temporary, path);
+    });
+    await flushFolder(folder);
   } catch (thrown) {
     await rm(temporary, { force: true }).catch(() => {});
     const cause = asError(thrown);
@@ -49,6 +51,22 @@ export async function writeDurable(
       { cause },
     );
   }
+}
+
+async function writeFlushed(path: string, pieces: readonly Uint8Array[]): Promise<void> {
+  const file = await open(path, "wx");
+  try {
+    for (const piece of pieces) {
+      for (let at = 0; at < piece.length; at += SLICE) await file.writeFile(piece.subarray(at, at + SLICE));
+    }
+    await file.sync();
+  } finally {
+    await file.close();
+  }
+}
+
+function isMissing(thrown: unknown): boolean {
+  return thrown instanceof Error && "code" in thrown && thrown.code === "ENOENT";
 }
 
 /** Makes the names in a folder durable. */

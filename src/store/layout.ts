@@ -1,30 +1,43 @@
 /**
- * The folder of a store: an OCI image layout, and `.polyhead` beside it for the lock and for unfinished files. All
- * that is true of a store follows from one file, `index.json`; whoever replaces it has changed the store, at once and
- * as a whole.
+ * The folder of a store: an OCI image layout, and `.polyhead` beside it for the newest changes of the routes, for the lock
+ * and for unfinished files. All that is true of a store follows from `index.json` and the changes since it was written;
+ * whoever replaces the one or adds to the others has changed the store, at once and as a whole.
  */
 import { readdir, realpath } from "node:fs/promises";
 import { dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { asError, PolyheadError } from "../base/errors.js";
 import { makeFolder } from "../files/disk.js";
 import { BlobStore } from "./blobs.js";
-import { digestOf } from "./digest.js";
+import { type ChangeFile, ChangeFiles, changeFile } from "./change-files.js";
+import { type Digest, digestOf } from "./digest.js";
 import { damaged, flushFolder, readRegular, writeDurable } from "./durable.js";
 import { jsonBytes, parseObject } from "./json.js";
 import { Lock } from "./lock.js";
 import { EMPTY_INDEX, type ImageIndex, INDEX_LIMIT, indexBytes, parseIndex } from "./oci.js";
+import type { Change } from "./routes.js";
 
 const OWN = ".polyhead";
 const LAYOUT_FILE = "oci-layout";
 const INDEX_FILE = "index.json";
 const LAYOUT_VERSION = "1.0.0";
 const LAYOUT_LIMIT = 4096;
+/** More than anybody is late in looking at them. */
+const OWN_VERSIONS = 256;
 
-/** The index at one time. */
+/** What leads to all else, at one time. */
 export interface Snapshot {
-  /** Digest of `index.json`: equal versions are equal stores. */
+  /** Equal versions are equal stores. */
   readonly version: string;
   readonly index: ImageIndex;
+  /** Digest of `index.json`. */
+  readonly digest: Digest;
+  /** Changes of the routes, oldest first; those that the index has already are among them for a moment. */
+  readonly changes: readonly ChangeFile[];
+}
+
+/** The version of a store by the digest of its index and the changes beside it. */
+export function versionOf(index: Digest, changes: readonly ChangeFile[]): string {
+  return `${index} ${changes.at(-1)?.name ?? ""}`;
 }
 
 /** A folder that is a store. */
@@ -32,12 +45,18 @@ export class Layout {
   readonly directory: string;
   readonly temporaries: string;
   readonly blobs: BlobStore;
+  readonly changes: ChangeFiles;
   readonly lock: Lock;
+  /** The newest versions that were made here. */
+  readonly #own = new Set<string>();
+  /** The index that was read last. */
+  #last: { readonly bytes: Uint8Array; readonly digest: Digest; readonly index: ImageIndex } | undefined;
 
   private constructor(directory: string, lockWait: number) {
     this.directory = directory;
     this.temporaries = join(directory, OWN, "unfinished");
     this.blobs = new BlobStore(join(directory, "blobs", "sha256"), this.temporaries);
+    this.changes = new ChangeFiles(join(directory, OWN, "changes"), this.temporaries);
     this.lock = new Lock(join(directory, OWN, "claims"), this.temporaries, lockWait);
   }
 
@@ -64,16 +83,65 @@ export class Layout {
     return join(this.directory, INDEX_FILE);
   }
 
-  /** @throws PolyheadError STORE_DAMAGED, LIMIT_EXCEEDED */
+  /**
+   * The changes are listed first: those that are sealed and taken away meanwhile are in the index then.
+   * @throws PolyheadError STORE_DAMAGED, LIMIT_EXCEEDED
+   */
   async read(): Promise<Snapshot> {
-    const bytes = await readRegular(this.indexPath, INDEX_LIMIT);
-    if (!bytes) throw damaged("The store has no index.json. Restore it from a copy.", { file: INDEX_FILE });
-    return { version: digestOf([bytes]), index: parseIndex(bytes, "The store's index.json") };
+    const changes = await this.changes.list();
+    const { digest, index } = await this.#readIndex();
+    return { version: versionOf(digest, changes), digest, index, changes };
   }
 
-  /** Replaces the index; to be called with the lock held. @throws PolyheadError FILE_NOT_WRITTEN, LIMIT_EXCEEDED */
-  async write(index: ImageIndex): Promise<void> {
-    await writeDurable(this.indexPath, [indexBytes(index)], this.temporaries);
+  async #readIndex() {
+    const bytes = await readRegular(this.indexPath, INDEX_LIMIT);
+    if (!bytes) throw damaged("The store has no index.json. Restore it from a copy.", { file: INDEX_FILE });
+    if (this.#last && Buffer.compare(this.#last.bytes, bytes) === 0) return this.#last;
+    const index = parseIndex(bytes, "The store's index.json");
+    this.#last = { bytes, digest: digestOf([bytes]), index };
+    return this.#last;
+  }
+
+  /**
+   * Replaces the index; to be called with the lock held.
+   * @param sealed changes that the new index has, to be taken away
+   * @throws PolyheadError FILE_NOT_WRITTEN, LIMIT_EXCEEDED
+   */
+  async write({ changes }: Snapshot, index: ImageIndex, sealed: readonly ChangeFile[] = []): Promise<void> {
+    const bytes = indexBytes(index);
+    const digest = digestOf([bytes]);
+    this.#makes(versionOf(digest, changes));
+    await writeDurable(this.indexPath, [bytes], this.temporaries);
+    this.#last = { bytes, digest, index };
+    if (sealed.length === 0) return;
+    this.#makes(versionOf(digest, []));
+    // What cannot be taken away is left alone from here on.
+    await this.changes.remove(sealed).catch(() => {});
+  }
+
+  /**
+   * Adds a change of the routes; to be called with the lock held.
+   * @throws PolyheadError FILE_NOT_WRITTEN, LIMIT_EXCEEDED
+   */
+  async append({ digest }: Snapshot, change: Change): Promise<ChangeFile> {
+    const { file, bytes } = changeFile(change);
+    this.#makes(versionOf(digest, [file]));
+    await this.changes.put(file, bytes);
+    return file;
+  }
+
+  /** Whether a version was made here, and not by another process or object. */
+  isOwn(version: string): boolean {
+    return this.#own.has(version);
+  }
+
+  /** To be said before anybody can see the version. */
+  #makes(version: string): void {
+    this.#own.add(version);
+    for (const oldest of this.#own) {
+      if (this.#own.size <= OWN_VERSIONS) break;
+      this.#own.delete(oldest);
+    }
   }
 
   /** The own folder comes first and the layout file last, so that a beginning is known for what it is. */
@@ -86,9 +154,12 @@ export class Layout {
       throw new PolyheadError("FILE_NOT_WRITTEN", message, { path: this.directory }, { cause });
     }
     await this.lock.run(async () => {
+      await makeFolder(this.changes.folder);
       await makeFolder(join(this.directory, "blobs", "sha256"));
       await flushFolder(join(this.directory, "blobs"));
-      if (!(await readRegular(this.indexPath, INDEX_LIMIT))) await this.write(EMPTY_INDEX);
+      await flushFolder(join(this.directory, OWN));
+      if (!(await readRegular(this.indexPath, INDEX_LIMIT)))
+        await writeDurable(this.indexPath, [indexBytes(EMPTY_INDEX)], this.temporaries);
       const layout = jsonBytes({ imageLayoutVersion: LAYOUT_VERSION });
       await writeDurable(join(this.directory, LAYOUT_FILE), [layout], this.temporaries);
       await flushFolder(dirname(this.directory));
@@ -102,6 +173,7 @@ export class Layout {
       "blobs",
       join("blobs", "sha256"),
       OWN,
+      join(OWN, "changes"),
       join(OWN, "claims"),
       join(OWN, "unfinished"),
     ]) {

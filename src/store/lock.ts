@@ -99,11 +99,17 @@ export class Lock {
     const name = randomUUID();
     const claim = join(this.#claims, name);
     const temporary = join(this.#temporaries, name);
-    try {
-      await makeFolder(this.#claims);
-      await makeFolder(this.#temporaries);
+    const put = async () => {
       await writeFile(temporary, jsonBytes(thisProcess()), { flag: "wx" });
       await rename(temporary, claim);
+    };
+    try {
+      await put().catch(async () => {
+        await rm(temporary, { force: true });
+        await makeFolder(this.#claims);
+        await makeFolder(this.#temporaries);
+        await put();
+      });
       return claim;
     } catch (thrown) {
       await rm(temporary, { force: true }).catch(() => {});

@@ -24,6 +24,8 @@ export const MEDIA_TYPE = {
   routes: "application/vnd.polyhead.routes.v1",
   /** Their document. */
   routesDocument: "application/vnd.polyhead.routes.v1+json",
+  /** A piece of their history. */
+  routesHistory: "application/vnd.polyhead.routes.history.v1+json",
 } as const;
 
 /** Annotation keys of the specification. */

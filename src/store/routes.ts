@@ -1,23 +1,19 @@
 /**
- * The routes: which revision answers under which name, and how it came to be so. A plain JSON document of its own
- * schema version. The history is part of it, so that no change is ever without its record.
+ * The routes: which revision answers under which name, and how it came to be so. How they are written down is in
+ * `routes-json.ts`; a route that is no route is refused here, wherever it comes from.
  */
 import { isDeepStrictEqual } from "node:util";
-import { type ErrorCode, PolyheadError } from "../base/errors.js";
+import { PolyheadError } from "../base/errors.js";
 import { isHex } from "./digest.js";
-import { damaged } from "./durable.js";
-import { isObject, jsonBytes, parseObject } from "./json.js";
-import { bounded } from "./oci.js";
+import { isObject } from "./json.js";
 
 /** Changes that are remembered; older ones are forgotten, and the models that only they name may be removed. */
 export const HISTORY_LIMIT = 256;
 /** The same for changes of many routes at once: routes changed in all of the history but its last change. */
 export const ROUTE_CHANGE_LIMIT = 4096;
-/** The largest document in bytes. */
-export const ROUTES_LIMIT = 16 * 2 ** 20;
 /** Revisions that may share a route, that may shadow it, and that are kept ready for it. */
 const MAX_TARGETS = 16;
-const SCHEMA_VERSION = 1;
+/** Letters of a name of somebody, and of a request parameter. */
 const WHO_LENGTH = 256;
 const REASON_LENGTH = 2000;
 
@@ -152,21 +148,34 @@ export function changed(
   }
   const draft = new Map(document.routes);
   update(draft);
-  const routes = new Map([...draft].map(([name, route]) => [name, plainRoute(name, route)]));
-  const names = [...new Set([...document.routes.keys(), ...routes.keys()])];
+  const names = [...new Set([...document.routes.keys(), ...draft.keys()])];
   const differing = names.flatMap((name): RouteChange[] => {
-    const [from, to] = [document.routes.get(name) ?? null, routes.get(name) ?? null];
+    if (document.routes.get(name) === draft.get(name)) return [];
+    const from = document.routes.get(name) ?? null;
+    const to = draft.has(name) ? plainRoute(name, draft.get(name)) : null;
     return isDeepStrictEqual(from, to) ? [] : [{ name, from, to }];
   });
   if (differing.length === 0) return document;
   const [before, after] = [document.generation, document.generation + 1];
   const at = new Date().toISOString();
   const change = { at, by, reason, ...(action && { action }), before, after, routes: differing };
-  return { generation: after, routes, history: recent([...document.history, change]) };
+  return applied(document, [change]);
+}
+
+/** The document after changes that were made of it, oldest first. */
+export function applied(document: RoutesDocument, changes: readonly Change[]): RoutesDocument {
+  const last = changes.at(-1);
+  if (!last) return document;
+  const routes = new Map(document.routes);
+  for (const { name, to } of changes.flatMap((change) => change.routes)) {
+    if (to) routes.set(name, to);
+    else routes.delete(name);
+  }
+  return { generation: last.after, routes, history: recent([...document.history, ...changes]) };
 }
 
 /** The newest changes that the limits allow, the last one always. */
-function recent(history: readonly Change[]): Change[] {
+export function recent(history: readonly Change[]): Change[] {
   let count = 0;
   const tooMuch = history.findLastIndex((change, at) => {
     count += change.routes.length;
@@ -176,64 +185,27 @@ function recent(history: readonly Change[]): Change[] {
 }
 
 /** The route as it will be read back: no keys without a value, nothing shared with the caller. */
-function plainRoute(name: string, route: Route): Route {
+function plainRoute(name: string, route: unknown): Route {
   const plain: unknown = isObject(route) ? JSON.parse(JSON.stringify(route)) : route;
   const wrong = whyNotName(name) ?? whyNotRoute(plain);
-  if (wrong !== undefined || !isRoute(plain)) throw invalid("INVALID_ARGUMENT", name, wrong ?? "is no route");
-  return plain;
+  if (wrong === undefined && isRoute(plain)) return plain;
+  throw new PolyheadError("INVALID_ARGUMENT", `The route ${JSON.stringify(name)} ${wrong}.`, { route: name });
 }
 
-/** A document as bytes. @throws PolyheadError LIMIT_EXCEEDED */
-export function routesBytes({ generation, routes, history }: RoutesDocument): Uint8Array {
-  const listed = [...routes].map(([name, route]) => ({ name, ...route }));
-  const document = { schemaVersion: SCHEMA_VERSION, generation, routes: listed, history };
-  return bounded(jsonBytes(document), ROUTES_LIMIT, "The document of routes");
-}
-
-/**
- * A document from bytes.
- * @throws PolyheadError STORE_DAMAGED, and STORE_REFUSED when a newer version of Polyhead wrote it
- */
-export function parseRoutes(bytes: Uint8Array): RoutesDocument {
-  const { schemaVersion, generation, routes, history } = parseObject(bytes, "The document of routes");
-  if (typeof schemaVersion === "number" && schemaVersion > SCHEMA_VERSION) {
-    throw new PolyheadError(
-      "STORE_REFUSED",
-      `The store's routes have schema version ${schemaVersion}; this version of Polyhead knows ${SCHEMA_VERSION}. Use the newer one.`,
-      { schemaVersion, known: SCHEMA_VERSION },
-    );
-  }
-  if (schemaVersion !== SCHEMA_VERSION || !isCount(generation) || !Array.isArray(routes))
-    throw damaged("The document of routes has no schema version, generation or routes.", {});
-  if (!Array.isArray(history) || history.length > HISTORY_LIMIT || !history.every(isChange))
-    throw damaged("The history of the routes is not a list of changes.", {});
-  const byName = new Map<string, Route>();
-  for (const entry of routes) {
-    if (!isObject(entry) || typeof entry.name !== "string") throw damaged("A route has no name.", {});
-    const { name, ...route } = entry;
-    const wrong = whyNotName(name) ?? (byName.has(name) ? "is there twice" : whyNotRoute(route));
-    if (wrong !== undefined || !isRoute(route)) throw invalid("STORE_DAMAGED", name, wrong ?? "is no route");
-    byName.set(name, route);
-  }
-  return { generation, routes: byName, history };
-}
-
-function invalid(code: ErrorCode, name: string, why: string): PolyheadError {
-  return new PolyheadError(code, `The route ${JSON.stringify(name)} ${why}.`, { route: name });
-}
-
-/** Names stand in URLs, file names and arguments of the command. */
-function whyNotName(name: string): string | undefined {
+/** What is wrong with the name of a route, which stands in URLs, file names and arguments of the command. */
+export function whyNotName(name: string): string | undefined {
   return /^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$/.test(name)
     ? undefined
     : "has no good name; expected up to 128 letters, digits, dots, dashes and underscores, first a letter or digit";
 }
 
-function isRoute(value: unknown): value is Route {
+/** Whether a value is a route. */
+export function isRoute(value: unknown): value is Route {
   return whyNotRoute(value) === undefined;
 }
 
-function whyNotRoute(value: unknown): string | undefined {
+/** What is wrong with a value that should be a route; undefined where nothing is. */
+export function whyNotRoute(value: unknown): string | undefined {
   if (!isObject(value)) return "is not an object";
   const { targets, stickyKey, shadows = [], candidates = [], limits } = value;
   const unknown = Object.keys(value).find(
@@ -283,30 +255,8 @@ function isShare(value: unknown): boolean {
   return typeof value === "number" && value >= 0 && value <= 1;
 }
 
-function isChange(value: unknown): value is Change {
-  return (
-    isObject(value) &&
-    typeof value.at === "string" &&
-    !Number.isNaN(Date.parse(value.at)) &&
-    typeof value.by === "string" &&
-    typeof value.reason === "string" &&
-    (value.action === undefined || typeof value.action === "string") &&
-    isCount(value.before) &&
-    isCount(value.after) &&
-    Array.isArray(value.routes) &&
-    value.routes.every(isRouteChange)
-  );
-}
-
-function isRouteChange(value: unknown): value is RouteChange {
-  return (
-    isObject(value) &&
-    typeof value.name === "string" &&
-    [value.from, value.to].every((route) => route === null || isRoute(route))
-  );
-}
-
-function isCount(value: unknown): value is number {
+/** Whether a value is a whole number from 0 on. */
+export function isCount(value: unknown): value is number {
   return typeof value === "number" && Number.isSafeInteger(value) && value >= 0;
 }
 

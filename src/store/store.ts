@@ -1,16 +1,24 @@
 /**
- * Models and routes on disk. Reading takes no lock: an index is read, and what it names never changes; should a part
- * have been taken away meanwhile, the newer index is read. A change is made under the lock, is durable when its promise
- * resolves, and becomes visible by one rename.
+ * Models and routes on disk. Reading takes no lock: an index is read with the changes since, and what they name never
+ * changes; should a part have been taken away meanwhile, the newer index is read. A change is made under the lock, is
+ * durable when its promise resolves, and becomes visible by one rename.
  */
 import { basename } from "node:path";
 import { PolyheadError } from "../base/errors.js";
 import { loadModel } from "../files/disk.js";
 import type { Model } from "../onnx/model.js";
-import { type Catalogue, type Known, readCatalogue, requireModel } from "./catalogue.js";
+import {
+  type Catalogue,
+  type Known,
+  type Listing,
+  readCatalogue,
+  readListing,
+  requireModel,
+} from "./catalogue.js";
+import type { ChangeFile } from "./change-files.js";
 import { type Collected, collectGarbage } from "./collect.js";
 import type { Digest } from "./digest.js";
-import { Layout } from "./layout.js";
+import { Layout, type Snapshot } from "./layout.js";
 import type { Held } from "./lock.js";
 import {
   type ModelArtifact,
@@ -19,14 +27,7 @@ import {
   readArtifact,
   type StoredModel,
 } from "./model-artifact.js";
-import {
-  ANNOTATION,
-  artifactManifest,
-  type Descriptor,
-  EMPTY_CONFIG,
-  MEDIA_TYPE,
-  manifestBytes,
-} from "./oci.js";
+import type { Descriptor } from "./oci.js";
 import {
   type Author,
   changed,
@@ -34,8 +35,8 @@ import {
   type Route,
   type RoutesDocument,
   revisionsOf,
-  routesBytes,
 } from "./routes.js";
+import { isSealDue, sealRoutes, supersededBy } from "./stored-routes.js";
 import { type Verification, verifyLayout } from "./verify.js";
 import { watchLayout } from "./watch.js";
 
@@ -57,7 +58,6 @@ export interface PutOptions {
 const GRACE = 3_600_000;
 const SUPERSEDED_GRACE = 5_000;
 const LOCK_WAIT = 15_000;
-const ROUTES_TAG = "routes";
 /** Reads that are begun again because a part was taken away, before it is called damage. */
 const TRIES = 20;
 
@@ -96,7 +96,7 @@ export class Store {
 
   /** All models that can be read, oldest first. */
   models(): Promise<StoredModel[]> {
-    return this.#read(async ({ models }) => [...models.values()]);
+    return this.#readModels(async ({ models }) => [...models.values()]);
   }
 
   /**
@@ -104,7 +104,7 @@ export class Store {
    * @throws PolyheadError NOT_FOUND, STORE_DAMAGED
    */
   model(revision: string): Promise<Model> {
-    return this.#read((catalogue) => readArtifact(this.#layout.blobs, requireModel(catalogue, revision)));
+    return this.#readModels((listing) => readArtifact(this.#layout.blobs, requireModel(listing, revision)));
   }
 
   /**
@@ -114,8 +114,8 @@ export class Store {
    * @throws PolyheadError NOT_FOUND, STORE_DAMAGED
    */
   pathOf(revision: string): Promise<string | undefined> {
-    return this.#read(async (catalogue) => {
-      const graph = openableGraph(requireModel(catalogue, revision));
+    return this.#readModels(async (listing) => {
+      const graph = openableGraph(requireModel(listing, revision));
       return graph && this.#layout.blobs.path(graph.digest);
     });
   }
@@ -130,7 +130,7 @@ export class Store {
     this.#requireWritable();
     const artifact = await modelArtifact(model, title);
     const { revision } = artifact;
-    if (await this.#read((catalogue) => this.#isSound(catalogue, revision))) return revision;
+    if (await this.#readModels((listing) => this.#isSound(listing, revision))) return revision;
     // The weights are written before the lock is taken, so that nobody waits for them.
     for (const pieces of artifact.blobs) await this.#layout.blobs.put(pieces);
     await this.#prove(artifact);
@@ -161,14 +161,15 @@ export class Store {
     await this.#change(async (catalogue, held) => {
       const rest = entriesBut(catalogue, revision);
       if (rest.length === catalogue.index.manifests.length) requireModel(catalogue, revision);
-      if (neededRevisions(catalogue.routes).has(revision)) throw inUse(catalogue.routes, revision);
+      if (neededRevisions(catalogue.routes.document).has(revision))
+        throw inUse(catalogue.routes.document, revision);
       await this.#commit(held, catalogue, rest);
     });
   }
 
   /** The routes and their history. */
   routes(): Promise<RoutesDocument> {
-    return this.#read(async ({ routes }) => routes);
+    return this.#read(async ({ routes }) => routes.document);
   }
 
   /**
@@ -181,39 +182,20 @@ export class Store {
    */
   change(update: (routes: Map<string, Route>) => void, author: Author): Promise<RoutesDocument> {
     return this.#change(async (catalogue, held) => {
-      const next = changed(catalogue.routes, update, author);
-      if (next === catalogue.routes) return next;
+      const { routes } = catalogue;
+      const next = changed(routes.document, update, author);
+      if (next === routes.document) return next;
       for (const { to } of next.history.at(-1)?.routes ?? []) {
         for (const revision of to ? revisionsOf(to) : []) requireModel(catalogue, revision);
       }
-      const { blobs } = this.#layout;
-      const document = await blobs.put([routesBytes(next)]);
-      await blobs.put([EMPTY_CONFIG]);
-      const layer = {
-        mediaType: MEDIA_TYPE.routesDocument,
-        ...document,
-        annotations: { [ANNOTATION.title]: "routes.json" },
-      };
-      const manifest = artifactManifest(MEDIA_TYPE.routes, [layer], {
-        [ANNOTATION.created]: new Date().toISOString(),
-        "polyhead.generation": String(next.generation),
-      });
-      const entry: Descriptor = {
-        mediaType: MEDIA_TYPE.manifest,
-        ...(await blobs.put([manifestBytes(manifest)])),
-        artifactType: MEDIA_TYPE.routes,
-        annotations: { [ANNOTATION.tag]: ROUTES_TAG },
-      };
-      const others = catalogue.index.manifests.filter((each) => each !== catalogue.routesBlobs?.[0]);
-      await this.#commit(held, catalogue, [...others, entry]);
-      this.#known.routes = { digest: document.digest, document: next };
-      await this.#sweepLater(catalogue.routesBlobs ?? []);
+      if (isSealDue(routes)) await this.#seal(held, catalogue, next);
+      else await this.#append(held, catalogue, next);
       return next;
     });
   }
 
   /**
-   * Calls back after each change by any process, with the new {@link version}; several may be one call.
+   * Calls back after each change that was not made by this object, with the new {@link version}; several may be one call.
    * @param every milliseconds between looks, for file systems that give no notice
    * @returns ends it
    */
@@ -236,13 +218,23 @@ export class Store {
     return this.#layout.lock.run(() => collectGarbage(this.#layout, grace));
   }
 
+  #read<T>(work: (catalogue: Catalogue) => Promise<T>): Promise<T> {
+    return this.#attempt(async (snapshot) => work(await readCatalogue(this.#layout, snapshot, this.#known)));
+  }
+
+  /** The same for what needs no routes, and so can do with damaged ones. */
+  #readModels<T>(work: (listing: Listing) => Promise<T>): Promise<T> {
+    return this.#attempt(async ({ index }) =>
+      work(await readListing(this.#layout.blobs, index, this.#known)),
+    );
+  }
+
   /** Reads by one index, and by the next one when a part of it has been taken away meanwhile. */
-  async #read<T>(work: (catalogue: Catalogue) => Promise<T>): Promise<T> {
+  async #attempt<T>(work: (snapshot: Snapshot) => Promise<T>): Promise<T> {
     for (let tries = 1; ; tries++) {
       const snapshot = await this.#layout.read();
       try {
-        const catalogue = await readCatalogue(this.#layout.blobs, snapshot, this.#known);
-        return await work(catalogue);
+        return await work(snapshot);
       } catch (thrown) {
         const isDamage = thrown instanceof PolyheadError && thrown.code === "STORE_DAMAGED";
         if (!isDamage || tries === TRIES || (await this.version()) === snapshot.version) throw thrown;
@@ -255,13 +247,33 @@ export class Store {
     return this.#layout.lock.run((held) => this.#read((catalogue) => work(catalogue, held)));
   }
 
+  /** Keeps a change beside the others that came since the routes were sealed. */
+  async #append(held: Held, { routes, snapshot }: Catalogue, next: RoutesDocument): Promise<void> {
+    const change = next.history.at(-1);
+    if (!change) return;
+    await held.confirm();
+    const file = await this.#layout.append(snapshot, change);
+    this.#known.routes = { ...routes, document: next, since: [...routes.since, file] };
+  }
+
+  /** Makes the routes a part of what the index leads to. */
+  async #seal(held: Held, catalogue: Catalogue, next: RoutesDocument): Promise<void> {
+    const { routes, index, snapshot } = catalogue;
+    const made = await sealRoutes(this.#layout.blobs, routes, next);
+    const others = index.manifests.filter(({ digest }) => digest !== routes.sealed?.entry.digest);
+    await this.#commit(held, catalogue, [...others, made.sealed.entry], snapshot.changes);
+    this.#known.sealed = made.sealed;
+    this.#known.routes = made;
+    await this.#sweepLater(supersededBy(routes, made));
+  }
+
   /**
    * A store that changes often would grow by its old routes. Only an old index leads to them, and whoever reads by one
    * has this long; what a process leaves behind when it ends is for garbage collection.
    */
-  async #sweepLater(superseded: readonly Descriptor[]): Promise<void> {
+  async #sweepLater(superseded: readonly Digest[]): Promise<void> {
     const now = Date.now();
-    for (const { digest } of superseded) this.#superseded.set(digest, now);
+    for (const digest of superseded) this.#superseded.set(digest, now);
     for (const [digest, since] of this.#superseded) {
       if (now - since < SUPERSEDED_GRACE) break;
       this.#superseded.delete(digest);
@@ -269,13 +281,18 @@ export class Store {
     }
   }
 
-  async #commit(held: Held, { index }: Catalogue, manifests: readonly Descriptor[]): Promise<void> {
+  async #commit(
+    held: Held,
+    { index, snapshot }: Catalogue,
+    manifests: readonly Descriptor[],
+    sealed?: readonly ChangeFile[],
+  ): Promise<void> {
     await held.confirm();
-    await this.#layout.write({ ...index, manifests });
+    await this.#layout.write(snapshot, { ...index, manifests }, sealed);
   }
 
   /** Whether a model is there with all its files as they should be. */
-  async #isSound({ models, revisions }: Catalogue, revision: string): Promise<boolean> {
+  async #isSound({ models, revisions }: Listing, revision: string): Promise<boolean> {
     const entries = [...revisions].filter(([, each]) => each === revision).map(([entry]) => entry);
     const layers = models.get(revision)?.layers;
     if (!layers) return false;

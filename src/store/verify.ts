@@ -58,7 +58,8 @@ interface Sound {
   readonly manifests: Known["manifests"];
 }
 
-async function verifySnapshot({ blobs }: Layout, snapshot: Snapshot, sound: Sound): Promise<Verification> {
+async function verifySnapshot(layout: Layout, snapshot: Snapshot, sound: Sound): Promise<Verification> {
+  const { blobs } = layout;
   const findings: Finding[] = [];
   const bad = new Map<Digest, unknown>();
   const found = await referenced(blobs, snapshot.index, sound.named, ({ digest }, reason) =>
@@ -81,7 +82,8 @@ async function verifySnapshot({ blobs }: Layout, snapshot: Snapshot, sound: Soun
   const garbage = unused.reduce((sum, { size }) => sum + size, 0);
   const counts = { blobs: found.size, bytes, garbage };
   try {
-    const { models, broken, routes } = await readCatalogue(blobs, snapshot, { manifests: sound.manifests });
+    const { models, broken, routes } = await readCatalogue(layout, snapshot, { manifests: sound.manifests });
+    const { document } = routes;
     for (const { entry, error } of broken) {
       if (!bad.has(entry.digest))
         findings.push({ kind: "model", message: error.message, subject: entry.digest });
@@ -94,8 +96,8 @@ async function verifySnapshot({ blobs }: Layout, snapshot: Snapshot, sound: Soun
         (thrown) => findings.push({ kind: "model", message: asError(thrown).message, subject: revision }),
       );
     }
-    const live = neededRevisions({ ...routes, history: [] });
-    for (const revision of neededRevisions(routes)) {
+    const live = neededRevisions({ ...document, history: [] });
+    for (const revision of neededRevisions(document)) {
       if (models.has(revision)) continue;
       const kind = live.has(revision) ? "routes" : "history";
       findings.push({

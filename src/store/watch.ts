@@ -1,12 +1,12 @@
-/** Notices when another process, or this one, has changed a store. */
+/** Notices when somebody else has changed a store. */
 import { type FSWatcher, watch } from "node:fs";
 import { stat } from "node:fs/promises";
 import { basename } from "node:path";
-import type { Layout } from "./layout.js";
+import { type Layout, versionOf } from "./layout.js";
 
 /**
- * Calls back when the index has been replaced, with its new version; several changes may be one call. The system's
- * notices make it quick, a look every so often makes it sure. It keeps no process alive.
+ * Calls back when the store has another version, which was not made by this object; several changes may be one call. The system's notices make it quick,
+ * a look every so often makes it sure. It keeps no process alive.
  * @param every milliseconds between two looks
  * @returns ends it
  */
@@ -15,48 +15,62 @@ export async function watchLayout(
   changed: (version: string) => void,
   every: number,
 ): Promise<() => void> {
-  let last = (await layout.read()).version;
-  let mark = await markOf(layout.indexPath);
+  const mark = await markOf(layout.indexPath);
+  const first = await layout.read();
+  let last = first.version;
+  let index = { mark, digest: first.digest };
   let looking = false;
   let again = false;
   let ended = false;
+  /** The index is read only when it is another one. */
+  const versionNow = async () => {
+    const changes = await layout.changes.list();
+    const mark = await markOf(layout.indexPath);
+    if (mark !== index.mark) index = { mark, digest: (await layout.read()).digest };
+    return versionOf(index.digest, changes);
+  };
   const look = async () => {
-    if (looking) {
-      again = true;
-      return;
-    }
+    again = true;
+    if (looking) return;
     looking = true;
-    do {
+    while (again && !ended) {
       again = false;
-      const now = await markOf(layout.indexPath);
-      if (now === mark) continue;
       // A store that cannot be read just now is looked at again.
-      const version = await layout.read().then(
-        (snapshot) => snapshot.version,
-        () => undefined,
-      );
-      if (version === undefined) continue;
-      mark = now;
-      if (version !== last && !ended) changed(version);
+      const version = await versionNow().catch(() => last);
+      if (version !== last && !ended && !layout.isOwn(version)) changed(version);
       last = version;
-    } while (again && !ended);
+    }
     looking = false;
   };
-  const timer = setInterval(() => void look(), every);
+  const watchers = new Map<string, FSWatcher>();
+  const notice = (folder: string, name?: string) => {
+    if (watchers.has(folder)) return;
+    const watcher = startWatcher(folder, name, () => void look());
+    if (watcher) watchers.set(folder, watcher);
+  };
+  // A folder that is not there yet may come; on some file systems there are no notices, then the looks must do.
+  const begin = () => {
+    notice(layout.directory, basename(layout.indexPath));
+    notice(layout.changes.folder);
+  };
+  begin();
+  const timer = setInterval(() => {
+    begin();
+    void look();
+  }, every);
   timer.unref();
-  const watcher = startWatcher(layout, () => void look());
   return () => {
     ended = true;
     clearInterval(timer);
-    watcher?.close();
+    for (const watcher of watchers.values()) watcher.close();
   };
 }
 
-/** Some file systems have no notices; then the looks must do. */
-function startWatcher(layout: Layout, notice: () => void): FSWatcher | undefined {
+/** Calls back when something in a folder changes, or the one file of it that is named. */
+function startWatcher(folder: string, name: string | undefined, notice: () => void): FSWatcher | undefined {
   try {
-    const watcher = watch(layout.directory, { persistent: false }, (_, name) => {
-      if (name === null || name === basename(layout.indexPath)) notice();
+    const watcher = watch(folder, { persistent: false }, (_, changed) => {
+      if (name === undefined || changed === null || changed === name) notice();
     });
     watcher.on("error", () => watcher.close());
     return watcher;

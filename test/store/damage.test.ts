@@ -3,17 +3,18 @@ import { createHash } from "node:crypto";
 import { mkdir, readdir, readFile, rename, rm, symlink, truncate, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it } from "vitest";
-import { ERROR_CATALOGUE, PolyheadError } from "../../src/base/errors.js";
+import { ERROR_CATALOGUE, type ErrorCode, PolyheadError } from "../../src/base/errors.js";
 import { revisionOf } from "../../src/onnx/revision.js";
 import { routeTo, Store } from "../../src/store/index.js";
 import { addition, author, json, MUCH, refuses, temporaryFolder } from "./samples.js";
 
-/** A store with two models, one of them with its weights in a blob of their own, and a route. */
+/** A store with two models, one of them with its weights in a blob of their own, and routes that were changed twice. */
 async function sample() {
   const store = await Store.open(await temporaryFolder());
   const models = [addition(1, MUCH), addition(2)] as const;
   const [big, small] = [await store.put(models[0]), await store.put(models[1])];
   await store.change((routes) => routes.set("sum", routeTo(small)), author);
+  await store.change((routes) => routes.set("second", routeTo(small)), author);
   return { store, models, big, small, folder: store.directory };
 }
 
@@ -29,6 +30,18 @@ async function manifests(folder: string) {
       content: await json(blobPath(folder, digest)),
     })),
   );
+}
+
+/** The path of a layer of the routes: they themselves, or a piece of their history. */
+async function routesLayer(folder: string, at: number): Promise<string> {
+  const [, , { content }] = await manifests(folder);
+  return blobPath(folder, content.layers[at].digest);
+}
+
+/** The path of the one change that is not in the index yet. */
+async function changeOf(folder: string): Promise<string> {
+  const [name = ""] = await readdir(join(folder, ".polyhead", "changes"));
+  return join(folder, ".polyhead", "changes", name);
 }
 
 async function flipLastByte(path: string) {
@@ -91,23 +104,48 @@ describe("a damaged file", () => {
     expect(await revisionOf(await store.model(big))).toBe(big);
   });
 
-  it("of the routes is found and never taken for no routes", async () => {
-    const { store, folder } = await sample();
-    const [, , { content }] = await manifests(folder);
-    await flipLastByte(blobPath(folder, content.layers[0].digest));
+  it.each<[string, (folder: string) => Promise<string>, (path: string) => Promise<void>, ErrorCode?]>([
+    ["the document of the routes", (folder) => routesLayer(folder, 0), flipLastByte],
+    ["the document of the routes, missing,", (folder) => routesLayer(folder, 0), (path) => rm(path)],
+    ["a piece of their history", (folder) => routesLayer(folder, 1), flipLastByte],
+    ["a piece of their history, cut short,", (folder) => routesLayer(folder, 1), (path) => truncate(path, 7)],
+    ["a piece of their history, missing,", (folder) => routesLayer(folder, 1), (path) => rm(path)],
+    ["a change of them", changeOf, flipLastByte],
+    ["a change of them, empty,", changeOf, (path) => truncate(path, 0)],
+    ["a change of them, cut short,", changeOf, (path) => truncate(path, 7)],
+    ["a change of them that is huge", changeOf, (path) => truncate(path, 2 ** 40), "LIMIT_EXCEEDED"],
+    ["a change of them, missing before another,", changeOf, (path) => rm(path)],
+  ])("that is %s is found and never taken for none", async (_, of, harm, code = "STORE_DAMAGED") => {
+    const { store, small, folder } = await sample();
+    const path = await of(folder);
+    await store.change((routes) => routes.set("third", routeTo(small)), author);
+    await harm(path);
     const other = await Store.open(folder); // `store` knows what it has read
-    await refuses(other.routes(), "STORE_DAMAGED");
+    await refuses(other.routes(), code);
     await refuses(
       other.change((routes) => routes.clear(), author),
-      "STORE_DAMAGED",
+      code,
     );
-    expect(await kinds(store)).toContain("blob");
-    expect((await store.routes()).routes.size).toBeGreaterThan(0);
+    expect(await kinds(store)).toContain("routes");
+    expect(await revisionOf(await store.model(small))).toBe(small);
+  });
+
+  it("of the routes may be one change twice", async () => {
+    const { store, folder } = await sample();
+    const path = await changeOf(folder);
+    const text = (await readFile(path)).toString().replace('"to see"', '"to be"');
+    const hex = createHash("sha256").update(text).digest("hex");
+    await writeFile(join(folder, ".polyhead", "changes", `2.${hex}`), text);
+    await refuses((await Store.open(folder)).routes(), "STORE_DAMAGED");
+    expect(await kinds(store)).toContain("routes");
   });
 
   it("may be a model that routes or history need and the index has lost", async () => {
     const { store, big, folder } = await sample();
-    await store.change((routes) => routes.set("sum", routeTo(big)), author);
+    await store.change((routes) => {
+      routes.set("sum", routeTo(big));
+      routes.delete("second");
+    }, author);
     const index = await json(folder, "index.json");
     await writeFile(
       join(folder, "index.json"),
@@ -164,11 +202,11 @@ describe("an index", () => {
   });
 
   it("with a blob that is said to be huge is refused", async () => {
-    const { store, folder } = await sample();
+    const { folder } = await sample();
     const index = await json(folder, "index.json");
     const routes = { ...index.manifests.at(-1), size: 2 ** 50 };
     await writeFile(join(folder, "index.json"), JSON.stringify({ ...index, manifests: [routes] }));
-    await refuses(store.routes(), "LIMIT_EXCEEDED");
+    await refuses((await Store.open(folder)).routes(), "LIMIT_EXCEEDED");
   });
 
   it("with two documents of routes is refused", async () => {
@@ -204,6 +242,7 @@ describe("a link out of the store", () => {
     "blobs",
     join("blobs", "sha256"),
     ".polyhead",
+    join(".polyhead", "changes"),
     join(".polyhead", "claims"),
     join(".polyhead", "unfinished"),
   ])("is refused where the folder %s should be", async (name) => {
@@ -267,12 +306,13 @@ describe("documents with the wrong content", () => {
   const good = { schemaVersion: 1, generation: 1, routes: [route], history: [] };
   it.each<[string, unknown, "STORE_DAMAGED" | "STORE_REFUSED"]>([
     ["no version", { ...good, schemaVersion: undefined }, "STORE_DAMAGED"],
-    ["a newer version", { ...good, schemaVersion: 2 }, "STORE_REFUSED"],
+    ["a newer version", { ...good, schemaVersion: 3 }, "STORE_REFUSED"],
     ["half a generation", { ...good, generation: 0.5 }, "STORE_DAMAGED"],
     ["one route twice", { ...good, routes: [route, route] }, "STORE_DAMAGED"],
     ["a route of a bad name", { ...good, routes: [{ ...route, name: "../a" }] }, "STORE_DAMAGED"],
     ["a route without a target", { ...good, routes: [{ ...route, targets: [] }] }, "STORE_DAMAGED"],
     ["a history that is none", { ...good, history: [{ at: "today" }] }, "STORE_DAMAGED"],
+    ["no history", { ...good, schemaVersion: 2, history: undefined }, "STORE_DAMAGED"],
     ["a history without end", { ...good, history: Array(300).fill({}) }, "STORE_DAMAGED"],
   ])("of the routes, %s: refused and found", async (_, document, code) => {
     const { store, folder } = await sample();
@@ -286,8 +326,8 @@ describe("any one byte of a store", () => {
   it("may be wrong: every call ends well or by a typed error, and no other model is read", async () => {
     const { folder, big, small } = await sample();
     const names = ["index.json", "oci-layout"];
-    for (const name of await readdir(join(folder, "blobs", "sha256")))
-      names.push(join("blobs", "sha256", name));
+    for (const within of [join("blobs", "sha256"), join(".polyhead", "changes")])
+      for (const name of await readdir(join(folder, within))) names.push(join(within, name));
     for (const name of names) {
       const sound = await readFile(join(folder, name));
       for (let at = 0; at < sound.length; at += Math.ceil(sound.length / 12)) {

@@ -1,5 +1,5 @@
 /** Routes of a store: changed as a whole, remembered, refused where they make no sense, noticed by others. */
-import { readdir } from "node:fs/promises";
+import { cp, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { HISTORY_LIMIT, type Route, routeTo, Store } from "../../src/store/index.js";
@@ -130,23 +130,86 @@ describe("routes", () => {
     expect((await store.verify()).findings).toEqual([]);
   });
 
-  it("leave their old documents to those who read them for some seconds, and no longer", async () => {
+  it("take so many files at most, and leave old ones to those who read them for some seconds", async () => {
     const { store, first } = await pair();
+    const other = await Store.open(store.directory);
     const weigh = (weight: number) =>
       store.change((routes) => routes.set("a", { targets: [{ revision: first, weight }] }), author);
-    const blobs = async () => (await readdir(join(store.directory, "blobs", "sha256"))).length;
+    const count = async (...folder: string[]) => (await readdir(join(store.directory, ...folder))).length;
     vi.useFakeTimers({ toFake: ["Date"] });
     onTestFinished(() => {
       vi.useRealTimers();
     });
-    await weigh(1);
-    const one = await blobs();
-    for (let at = 2; at < 10; at++) await weigh(at);
-    expect(await blobs()).toBe(one + 16);
-    vi.setSystemTime(Date.now() + 6_000);
-    await weigh(10);
-    expect(await blobs()).toBe(one + 2);
+    const models = await count("blobs", "sha256");
+    for (let at = 1; at <= 3 * HISTORY_LIMIT; at++) {
+      vi.setSystemTime(Date.now() + 1_000);
+      await weigh(at);
+      expect(await count(".polyhead", "changes")).toBeLessThan(64);
+      if (at % 50 === 0) expect(await other.routes()).toEqual(await store.routes());
+    }
+    // Their manifest, their document and five pieces of the history; and what was sealed 64 seconds ago.
+    expect((await count("blobs", "sha256")) - models).toBeLessThanOrEqual(2 * 2 + 6);
+    const { history, generation } = await (await Store.open(store.directory)).routes();
+    expect([history.length, generation]).toEqual([HISTORY_LIMIT, 3 * HISTORY_LIMIT]);
+    expect(history.map(({ after }) => after)).toEqual(
+      Array.from({ length: HISTORY_LIMIT }, (_, at) => 2 * HISTORY_LIMIT + at + 1),
+    );
     expect((await store.verify()).findings).toEqual([]);
+  });
+
+  it("are read well while another process seals them again and again", async () => {
+    const { store, first } = await pair();
+    const other = await Store.open(store.directory);
+    let writing = true;
+    const written = (async () => {
+      for (let weight = 1; weight <= 200; weight++)
+        await store.change((routes) => routes.set("a", { targets: [{ revision: first, weight }] }), author);
+      writing = false;
+    })();
+    let last = 0;
+    while (writing) {
+      const { generation, routes } = await other.routes();
+      expect(generation).toBeGreaterThanOrEqual(last);
+      if (generation > 0) expect(routes.get("a")?.targets[0]?.weight).toBe(generation);
+      last = generation;
+    }
+    await written;
+    expect((await other.routes()).generation).toBe(200);
+  });
+
+  it("of changes that were sealed and whose files stayed behind are what they were", async () => {
+    const { store, first } = await pair();
+    const weigh = (weight: number) =>
+      store.change((routes) => routes.set("a", { targets: [{ revision: first, weight }] }), author);
+    for (let at = 1; at <= 64; at++) await weigh(at);
+    const changes = join(store.directory, ".polyhead", "changes");
+    const kept = await temporaryFolder();
+    await cp(changes, kept, { recursive: true });
+    expect(await readdir(kept)).toHaveLength(63);
+    const sealed = await weigh(65);
+    expect(await readdir(changes)).toEqual([]);
+    await cp(kept, changes, { recursive: true }); // as if the process had been killed before it took them away
+    expect(await (await Store.open(store.directory)).routes()).toEqual(sealed);
+    const next = await (await Store.open(store.directory)).change((routes) => routes.delete("a"), author);
+    expect([next.generation, next.history.length]).toEqual([66, 66]);
+    expect((await store.verify()).findings).toEqual([]);
+    for (let at = 67; at <= 129; at++) await weigh(at);
+    expect(await readdir(changes)).toEqual([]);
+    expect((await store.routes()).history).toHaveLength(129);
+  });
+
+  it("that changed many at once are sealed sooner, and forgotten sooner", async () => {
+    const { store, first } = await pair();
+    const all = (weight: number) =>
+      store.change((routes) => {
+        for (let at = 0; at < 600; at++)
+          routes.set(`route-${at}`, { targets: [{ revision: first, weight }] });
+      }, author);
+    for (let weight = 1; weight <= 9; weight++) await all(weight);
+    expect((await readdir(join(store.directory, ".polyhead", "changes"))).length).toBeLessThanOrEqual(1);
+    const { history } = await store.routes();
+    expect(history.map(({ after }) => after)).toEqual([4, 5, 6, 7, 8, 9]); // 6 x 600 routes, and not 7 x 600
+    expect(await (await Store.open(store.directory)).routes()).toEqual(await store.routes());
   });
 
   it("lose no change when several objects change them at once", async () => {
@@ -164,23 +227,29 @@ describe("routes", () => {
 });
 
 describe("watching", () => {
-  it("tells of a change by another, and of none after it has ended", async () => {
+  it("tells of changes by others, and of none after it has ended", async () => {
     const { store, first } = await pair();
     const other = await Store.open(store.directory);
     const heard: string[] = [];
     let tell = (_: string) => {};
-    const told = new Promise<string>((resolve) => {
-      tell = resolve;
-    });
+    const told = () =>
+      new Promise<string>((resolve) => {
+        tell = resolve;
+      });
     const end = await store.watch((version) => {
       heard.push(version);
       tell(version);
     }, 5);
-    await other.change((routes) => routes.set("a", routeTo(first)), author);
-    expect(await told).toBe(await store.version());
+    // The first change of a store is in its index, the second and the third are beside it.
+    for (let weight = 1; weight <= 3; weight++) {
+      const next = told();
+      await store.change((routes) => routes.set("own", { targets: [{ revision: first, weight }] }), author);
+      await other.change((routes) => routes.set("a", { targets: [{ revision: first, weight }] }), author);
+      expect(await next).toBe(await store.version());
+    }
     end();
     await other.change((routes) => routes.delete("a"), author);
     await new Promise((resolve) => setTimeout(resolve, 50));
-    expect(heard).toHaveLength(1);
+    expect(heard).toHaveLength(3);
   });
 });
