@@ -13,6 +13,7 @@ import { requireMemory } from "../onnx/memory.js";
 import { type Activation, readMetadata, type Tap, withMetadata } from "../onnx/metadata.js";
 import { type Model, valueInfo } from "../onnx/model.js";
 import { sampleInputs } from "../onnx/samples.js";
+import type { SymbolicShape } from "../tensor/shape.js";
 import { type Tensor, toNumbers } from "../tensor/tensor.js";
 import { CENTERNET_DECODING, type Decoding, outputsOf, parseDecoding } from "../vision/decoding.js";
 import { inputShape, type PartialPreprocessing, type Preprocessing } from "../vision/preprocessing.js";
@@ -21,6 +22,8 @@ import { readLabels } from "./labels.js";
 import { manifest } from "./manifest.js";
 import { readSourceModel } from "./source-model.js";
 import { inTrial } from "./trial/trial.js";
+
+type TorchOptions = Omit<TorchImportOptions, "inputShape">;
 
 /** What the user knows about a model; what is left out stays as the file has it. */
 export interface ImportOptions {
@@ -38,7 +41,9 @@ export interface ImportOptions {
   /** What turns a classifier's numbers into scores. */
   readonly activation?: Activation | undefined;
   /** What a PyTorch or safetensors file does not say itself. */
-  readonly torch?: TorchImportOptions | undefined;
+  readonly torch?: TorchOptions | undefined;
+  /** Shape of the only input, where the file leaves it open. */
+  readonly inputShape?: SymbolicShape | undefined;
   /** An ONNX file whose tap the head reads, on the user's word. */
   readonly backbone?: string | undefined;
   /** That tap; by default the one output of the backbone that has the type of the head's input. */
@@ -68,7 +73,11 @@ const DECODINGS: Readonly<Record<string, Decoding>> = { centernet: CENTERNET_DEC
 export async function importModel(path: string, options: ImportOptions = {}): Promise<Imported> {
   const given = Object.fromEntries(Object.entries(options).filter(([, value]) => value !== undefined));
   const taps = await offeredTaps(options);
-  const source = await readSourceModel(path, { torch: shapedBy(taps, options.torch) });
+  const { inputShape: stated } = options;
+  const source = await readSourceModel(path, {
+    torch: shapedBy(taps, options.torch),
+    ...(stated && { inputShape: stated }),
+  });
   const { known } = source;
   const wanted: ImportOptions = {
     ...(known.task !== undefined && { task: known.task }),
@@ -121,13 +130,13 @@ async function offeredTaps({ backbone, tap }: ImportOptions): Promise<Tap[] | un
 }
 
 /** Where only one tap is offered, its shape is that of the head's input. */
-function shapedBy(taps: readonly Tap[] | undefined, given: TorchImportOptions = {}): TorchImportOptions {
+function shapedBy(taps: readonly Tap[] | undefined, given: TorchOptions = {}): TorchOptions {
   const [tap, ...others] = taps ?? [];
   return tap && others.length === 0 ? { inputLike: tap.shape, ...given } : given;
 }
 
 /** What the user said about the file, for its provenance. */
-function saidOf({ head, architecture, hidden }: TorchImportOptions = {}): Readonly<Record<string, unknown>> {
+function saidOf({ head, architecture, hidden }: TorchOptions = {}): Readonly<Record<string, unknown>> {
   return {
     ...(head !== undefined && { part: head }),
     ...(architecture && { architecture }),

@@ -27,6 +27,7 @@ import type { Activation } from "../onnx/metadata.js";
 import type { Model } from "../onnx/model.js";
 import { readModel } from "../onnx/read.js";
 import { upgraded } from "../onnx/upgrade.js";
+import type { SymbolicShape } from "../tensor/shape.js";
 import type { PartialPreprocessing } from "../vision/preprocessing.js";
 
 /** A file at hand, and what lies beside it. */
@@ -57,7 +58,9 @@ export interface Read {
 /** What the caller says about a file that does not say it itself. */
 export interface SourceOptions {
   /** For PyTorch and safetensors files only. */
-  readonly torch?: TorchImportOptions;
+  readonly torch?: Omit<TorchImportOptions, "inputShape">;
+  /** Shape of the only input, for all but ONNX files and exports that fix it. */
+  readonly inputShape?: SymbolicShape;
 }
 
 /** One format. */
@@ -96,7 +99,7 @@ const FORMATS: readonly SourceFormat[] = [
     format: "tfjs-layers",
     label: "TF.js layers model",
     matches: (source) => isTfjsLayersModel(parsed(source)),
-    read: ({ folder, file }) => importTfjsLayers(folder, file),
+    read: ({ folder, file }, { inputShape }) => importTfjsLayers(folder, file, shaped(inputShape)),
     parts: async (source) => weightFiles(source),
   },
   {
@@ -104,7 +107,7 @@ const FORMATS: readonly SourceFormat[] = [
     label: "TF.js graph model",
     matches: isJson,
     isSure: (source) => isTfjsGraphModel(parsed(source)),
-    read: ({ folder, file }) => importTfjsGraph(folder, file),
+    read: ({ folder, file }, { inputShape }) => importTfjsGraph(folder, file, shaped(inputShape)),
     parts: async (source) => weightFiles(source),
   },
   {
@@ -122,25 +125,25 @@ const FORMATS: readonly SourceFormat[] = [
     format: "keras-hdf5",
     label: "Keras HDF5 file",
     matches: ({ bytes }) => isHdf5(bytes),
-    read: async ({ bytes }) => importKerasHdf5(bytes),
+    read: async ({ bytes }, { inputShape }) => importKerasHdf5(bytes, shaped(inputShape)),
   },
   {
     format: "keras-archive",
     label: "Keras 3 archive",
     matches: (source) => zipHas(source, "config.json", "model.weights.h5"),
-    read: ({ bytes }) => importKerasArchive(new ZipFolder(bytes)),
+    read: ({ bytes }, { inputShape }) => importKerasArchive(new ZipFolder(bytes), shaped(inputShape)),
   },
   {
     format: "torch",
     label: "PyTorch file",
     matches: ({ bytes }) => torchKind(bytes) !== undefined,
-    read: async ({ bytes }, { torch }) => importTorch(bytes, torch),
+    read: async ({ bytes }, options) => importTorch(bytes, torchOptions(options)),
   },
   {
     format: "safetensors",
     label: "safetensors file",
     matches: ({ bytes }) => isSafetensors(bytes),
-    read: async ({ bytes }, { torch }) => importSafetensors(bytes, torch),
+    read: async ({ bytes }, options) => importSafetensors(bytes, torchOptions(options)),
   },
   refused("zip", "a zip file of an unknown kind", /^504b0304/, ["take the model out of it"]),
   refused("tflite", "a TFLite file", /^.{8}54464c33/, ["convert it with tf2onnx"]),
@@ -152,6 +155,14 @@ const FORMATS: readonly SourceFormat[] = [
     read: async ({ bytes, folder }) => upgraded(await readModel(bytes, folder)),
   },
 ];
+
+function shaped(inputShape: SymbolicShape | undefined): { readonly inputShapes?: SymbolicShape } {
+  return inputShape ? { inputShapes: inputShape } : {};
+}
+
+function torchOptions({ torch, inputShape }: SourceOptions): TorchImportOptions {
+  return { ...torch, ...(inputShape && { inputShape }) };
+}
 
 /** The format of a file; what nothing else claims is taken for ONNX. */
 export async function findFormat(source: SourceFile): Promise<SourceFormat | undefined> {
@@ -166,8 +177,15 @@ export async function findFormat(source: SourceFile): Promise<SourceFormat | und
 export function checkOptions(
   { format, label }: SourceFormat,
   file: string,
-  { torch = {} }: SourceOptions,
+  { torch = {}, inputShape }: SourceOptions,
 ): void {
+  if (inputShape && ["onnx", "teachable-machine"].includes(format)) {
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      `${JSON.stringify(file)} is read as ${label}, which says the shape of its input itself.`,
+      { file, got: "inputShape" },
+    );
+  }
   if (format === "torch" || format === "safetensors") return;
   const said = { ...torch, inputLike: undefined };
   const [given] = Object.entries(said).flatMap(([name, value]) => (value === undefined ? [] : [name]));

@@ -168,6 +168,16 @@ describe("polyhead import", () => {
     const custom = { class_name: "Lambda", config: { name: "twice", function: "eval" } };
     const topology = { class_name: "Sequential", config: { name: "own", layers: [custom] } };
     await writeFile(at("layers.json"), JSON.stringify({ modelTopology: topology, weightsManifest: [] }));
+    const ops = { x: "Placeholder", w: "StatelessWhile", s: "StringSplit" };
+    const nodes = Object.entries(ops).map(([name, op]) => ({
+      name,
+      op,
+      input: { w: ["x"], s: ["w"] }[name] ?? [],
+    }));
+    await writeFile(
+      at("graph.json"),
+      JSON.stringify({ modelTopology: { node: nodes }, weightsManifest: [] }),
+    );
     await writeFile(at("broken.json"), '{"modelTopology": ');
     await writeFile(at("archive.pth"), Uint8Array.of(0x50, 0x4b, 3, 4, 0, 0, 0, 0));
     await writeFile(at("gaps.txt"), "one\n\nthree\n");
@@ -185,7 +195,8 @@ describe("polyhead import", () => {
       [[at("layers.json")], 65, "MODEL_UNSUPPORTED", /Lambda.*never run/],
       [[at("archive.pth")], 65, "MODEL_UNSUPPORTED", /zip file.*expected one of ONNX files/],
       [[at("lost.onnx")], 65, "LOAD_FAILED", /NoSuchOperator/],
-      [[published("handtrack.json")], 65, "MODEL_UNSUPPORTED", /Enter.*LoopCond.*TensorListReserve/],
+      [[at("graph.json")], 65, "MODEL_UNSUPPORTED", /StatelessWhile.*StringSplit/],
+      [[image, "--input-shape", "1,32,48,3"], 64, "INVALID_ARGUMENT", /ONNX.*shape/],
       [[image, "--preprocess", "imaginary"], 64, "INVALID_ARGUMENT", /imagenet/],
       [[image, "--preprocess", "unit", "--size", "20x20"], 64, "INVALID_ARGUMENT", /\[N, 32, 48, 3\]/],
       [[image, "--preprocess", "unit", "--set", "rnage=[0,1]"], 64, "INVALID_ARGUMENT", /rnage/],

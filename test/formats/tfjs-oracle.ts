@@ -69,7 +69,9 @@ export async function runTfjs(
     keys.length > 0
       ? keys.map((key) => json.signature.outputs[key].name)
       : model.outputs.map((each) => each.name);
-  const isDynamic = json.modelTopology.node.some((node: { op: string }) => /^(NonMax|Where)/.test(node.op));
+  const isDynamic = json.modelTopology.node.some((node: { op: string }) =>
+    /^(NonMax|Where|Switch)/.test(node.op),
+  );
   const results = isDynamic ? await model.executeAsync(feeds, names) : model.execute(feeds, names);
   const list = Array.isArray(results) ? results : [results];
   const tensors = await Promise.all(list.map(async (result) => ({ result, data: await result.data() })));

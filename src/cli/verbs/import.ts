@@ -19,7 +19,6 @@ interface Options extends Omit<ImportOptions, "changes" | "torch" | "backbone"> 
   readonly head?: string;
   readonly architecture?: string;
   readonly hidden?: string;
-  readonly inputShape?: (number | string)[];
   readonly size?: Readonly<Record<string, unknown>>;
   readonly set?: Readonly<Record<string, unknown>>;
 }
@@ -43,21 +42,24 @@ export function addImport(program: Command): void {
     )
     .option("--for <backbone>", "ONNX file that makes the features which the head reads, on your word")
     .option("--tap <name>", "which of its values; by default the one output of the right type")
+    .option(
+      "--input-shape <sizes>",
+      "shape of the only input, such as batch,512,7,7, where the file leaves it open",
+      parseShape,
+    )
     .option("--head <path>", "PyTorch: this part only, such as fc or model.classifier")
     .option("--architecture <file|json>", "PyTorch: the layers that the weights belong to")
-    .option("--hidden <activation>", "PyTorch: what stands between layers of a chain: relu, gelu, ..., none")
-    .option("--input-shape <sizes>", "PyTorch: shape of the input, such as batch,512,7,7", parseShape);
+    .option("--hidden <activation>", "PyTorch: what stands between layers of a chain: relu, gelu, ..., none");
   performs(command, perform);
 }
 
 async function perform(path: string, options: Options): Promise<Outcome> {
   if (await isMixedFolder(path)) return performFolder(path, options);
-  const { out, size, set, for: backbone, head, architecture, hidden, inputShape, ...given } = options;
+  const { out, size, set, for: backbone, head, architecture, hidden, ...given } = options;
   const torch = {
     ...(head !== undefined && { head }),
     ...(architecture !== undefined && { architecture: await readArchitecture(architecture) }),
     ...(hidden !== undefined && { hidden }),
-    ...(inputShape && { inputShape }),
   };
   const { model, notes } = await importModel(path, {
     ...given,
@@ -113,7 +115,7 @@ function summary(info: ValueInfo) {
 }
 
 function parseShape(text: string): (number | string)[] {
-  return text.split(",").map((size) => (/^\d+$/.test(size.trim()) ? Number(size) : size.trim()));
+  return text.split(",").map((size) => (/^-?\d+$/.test(size.trim()) ? Number(size) : size.trim()));
 }
 
 /** JSON text, or a file of it. What it says is checked by the import. */

@@ -6,9 +6,9 @@
 import { asPolyheadError, PolyheadError } from "../../base/errors.js";
 import { type Model, model } from "../../onnx/model.js";
 import type { DType } from "../../tensor/dtype.js";
-import type { Dimension, SymbolicShape } from "../../tensor/shape.js";
 import { GraphBuilder, type NamedValue } from "../tfjs/builder.js";
 import { nameOpenSizes } from "../tfjs/dimension.js";
+import { checkInputShape, type InputShapes, statedShape } from "../tfjs/inputs.js";
 import { isRecord, malformed } from "../tfjs/json.js";
 import type { Value } from "../tfjs/value.js";
 import { type BoundWeights, type Dialect, LayerCall } from "./rule.js";
@@ -29,8 +29,8 @@ const MOST_CALLS = 100_000;
 
 /** How a model of layers is converted. */
 export interface LayersImportOptions {
-  /** Shapes of inputs, batch included, that replace those of the file, by name; -1 or a name for an open size. */
-  readonly inputShapes?: Readonly<Record<string, SymbolicShape>>;
+  /** Shapes of inputs, batch included, that replace those of the file. */
+  readonly inputShapes?: InputShapes;
 }
 
 /** A converted model, and remarks on what was changed or assumed. */
@@ -246,29 +246,22 @@ class Conversion {
     const layer = this.#spec.layers.find((each) => each.name === reference.layer);
     if (!layer)
       throw malformed(`There is no layer ${JSON.stringify(reference.layer)}, which is to be an input.`);
-    const given = this.#options.inputShapes;
-    const wanted = given && Object.hasOwn(given, name) ? given[name] : undefined;
+    const { length: count } = this.#spec.inputs;
+    const wanted = statedShape(this.#options.inputShapes, name, count);
     const stated = wanted ?? statedInputShape(layer)?.map((size) => size ?? -1);
     if (!stated) {
       throw new PolyheadError(
         "MODEL_UNSUPPORTED",
         `The file does not say which shape the input ${JSON.stringify(name)} has, as the model was saved before it met any data. ` +
-          "Save it again after it was built, or state the shape in the option inputShapes.",
+          "Save it again after it was built, or state the shape (--input-shape, in a program inputShapes).",
         { input: name },
       );
     }
-    const isSize = (size: Dimension) =>
-      typeof size === "string" ? size !== "" : Number.isInteger(size) && size >= -1 && size < 2 ** 31;
-    if (stated.length === 0 || !stated.every(isSize)) {
-      throw new PolyheadError(
-        "INVALID_ARGUMENT",
-        `The shape [${stated.join(", ")}] of the input ${JSON.stringify(name)} is none; expected sizes, -1 or names.`,
-        { input: name, shape: stated },
-      );
-    }
-    const isOnly = this.#spec.inputs.length === 1;
+    checkInputShape(stated, name);
+    if (stated.length === 0)
+      throw malformed(`The input ${JSON.stringify(name)} has no axes, not even a batch.`);
     const [batch, ...sizes] = stated;
-    const rest = nameOpenSizes([-1, ...sizes], isOnly ? "" : `${name}_`).slice(1);
+    const rest = nameOpenSizes([-1, ...sizes], count === 1 ? "" : `${name}_`).slice(1);
     const dtype = inputDType(layer.config.raw.dtype, this.#dialect);
     return this.#builder.input(name, dtype, [batch === -1 ? "batch" : (batch ?? "batch"), ...rest]);
   }

@@ -7,16 +7,19 @@ import { asPolyheadError, PolyheadError } from "../../base/errors.js";
 import type { Folder } from "../../base/folder.js";
 import { type Model, model } from "../../onnx/model.js";
 import type { DType } from "../../tensor/dtype.js";
-import type { SymbolicShape } from "../../tensor/shape.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { type Artifact, type PublicTensor, parseArtifact, type Reference, type TfNode } from "./artifact.js";
+import { type Artifact, type PublicTensor, parseArtifact, type TfNode } from "./artifact.js";
 import { GraphBuilder, type NamedValue } from "./builder.js";
 import { nameOpenSizes } from "./dimension.js";
+import { checkInputShape, type InputShapes, statedShape } from "./inputs.js";
 import { malformed } from "./json.js";
-import { neededNodes } from "./order.js";
+import { knownElements } from "./known.js";
+import { isLoop, type LoopStep, neededSteps, nodesOf, type Step } from "./order.js";
 import { Call } from "./rule.js";
 import { findRule } from "./rules.js";
-import type { Value } from "./value.js";
+import { DEAD, type Output, Scope } from "./scope.js";
+import { unsupported } from "./unsupported.js";
+import { isTensorList, type Slot, type Value } from "./value.js";
 import { loadWeights, type WeightGroup } from "./weights.js";
 
 /** A `model.json` longer than this many bytes is refused; graphs of published models stay below 2 MB. */
@@ -24,10 +27,14 @@ const LONGEST_JSON = 2 ** 28;
 /** Room for constants made from constants, beside twice the size of the weights. */
 const FOLDING_ROOM = 2 ** 24;
 
+/** Loops of more turns are refused, and loops that compute more nodes in all their turns. */
+const MOST_TURNS = 1024;
+const MOST_LOOP_NODES = 2 ** 16;
+
 /** How a model is imported. */
 export interface TfjsImportOptions {
-  /** Shapes of inputs that replace those of the file, by name; -1 or a name for an open size. */
-  readonly inputShapes?: Readonly<Record<string, SymbolicShape>>;
+  /** Shapes of inputs that replace those of the file. */
+  readonly inputShapes?: InputShapes;
 }
 
 /** An imported model, and remarks on what was changed or assumed. */
@@ -49,13 +56,12 @@ export async function importTfjsGraph(
   options: TfjsImportOptions = {},
 ): Promise<TfjsImport> {
   const artifact = parseArtifact(await readText(folder, modelJsonName));
-  const { nodes, cycle } = neededNodes(artifact);
-  refuseUnknownOperators(nodes);
-  if (cycle) throw malformed(`The graph runs in a circle through ${cycle.join(" and ")}.`, { nodes: cycle });
+  const steps = neededSteps(artifact);
+  refuseUnknownOperators(nodesOf(steps));
 
   const weights = await loadWeights(folder, besideModel(artifact.weights, modelJsonName));
   const graph = new GraphUnderImport(artifact, weights, options);
-  for (const node of nodes) graph.add(node);
+  graph.run(steps);
   return graph.finish();
 }
 
@@ -78,21 +84,25 @@ function besideModel(groups: readonly WeightGroup[], modelJsonName: string): Wei
 
 /** Operators that are not looked up in the table of rules. */
 const LEAVES: ReadonlySet<string> = new Set(["Const", "Placeholder", "PlaceholderV2"]);
+const BRANCHES: ReadonlySet<string> = new Set(["Switch", "Merge"]);
 
 function refuseUnknownOperators(nodes: readonly TfNode[]): void {
   const unknown = new Map<string, string>();
   for (const { op, name } of nodes) {
-    if (!LEAVES.has(op) && !findRule(op) && !unknown.has(op)) unknown.set(op, name);
+    if (!LEAVES.has(op) && !BRANCHES.has(op) && !findRule(op) && !unknown.has(op)) unknown.set(op, name);
   }
   if (unknown.size === 0) return;
   const operators = [...unknown.keys()].sort();
   throw new PolyheadError(
     "MODEL_UNSUPPORTED",
-    `The model uses operators that cannot be imported: ${operators.join(", ")}. Control flow, strings and tables ` +
+    `The model uses operators that cannot be imported: ${operators.join(", ")}. Functions, strings and tables ` +
       "are not covered; export the model without them (fixed shapes, no postprocessing).",
     { operators, examples: Object.fromEntries(unknown) },
   );
 }
+
+const HINT =
+  " Where that follows from the input's sizes, state its shape: --input-shape, in a program inputShapes.";
 
 /** The state of one import. */
 class GraphUnderImport {
@@ -100,7 +110,11 @@ class GraphUnderImport {
   readonly #weights: ReadonlyMap<string, Tensor>;
   readonly #options: TfjsImportOptions;
   readonly #builder: GraphBuilder;
-  readonly #outputs = new Map<string, readonly Value[]>();
+  #scope = new Scope();
+  /** Constants once for all turns of loops. */
+  readonly #constants = new Map<string, Value>();
+  /** Nodes that were computed in turns of loops. */
+  #loopNodes = 0;
   /** Reasons that were met, each with the first node it was met at. */
   readonly #reasons = new Map<string, string>();
   readonly #notes: string[] = [];
@@ -115,66 +129,143 @@ class GraphUnderImport {
     this.#declareInputs();
   }
 
-  /** Adds a node whose inputs were added before. */
-  add(node: TfNode): void {
-    if (this.#outputs.has(node.name)) return;
-    this.#builder.enter(node.name);
-    if (node.op === "Const") {
-      this.#outputs.set(node.name, [this.#constant(node)]);
-      return;
+  /** Computes steps whose inputs were computed before. */
+  run(steps: readonly Step[]): void {
+    for (const step of steps) {
+      const { name } = isLoop(step) ? { name: step.frame } : step;
+      const op = isLoop(step) ? "a loop" : step.op;
+      try {
+        if (isLoop(step)) this.#loop(step);
+        else this.#add(step);
+      } catch (thrown) {
+        const error = asPolyheadError(thrown, "MODEL_MALFORMED", `Node ${JSON.stringify(name)} (${op})`);
+        if (error.code !== "MODEL_UNSUPPORTED") throw located(error, name, op);
+        const reason = `${op}: ${error.message}`;
+        if (!this.#reasons.has(reason)) this.#reasons.set(reason, name);
+      }
     }
-    const inputs = node.inputs.map((input) => this.#find(input));
-    const present = inputs.filter((input) => input !== undefined);
-    if (present.length < inputs.length) return; // what it reads is not covered, which is on the list already
-    try {
-      const made = this.#apply(node, present);
+  }
+
+  #add(node: TfNode): void {
+    if (this.#scope.has(node.name) || this.#isInput(node)) return;
+    this.#builder.enter(node.name);
+    const made = this.#compute(node);
+    if (made === undefined) return; // what it reads is not covered, which is on the list already
+    if (made !== DEAD) {
       for (const [index, value] of made.entries()) {
+        if (value === DEAD || isTensorList(value)) continue;
         this.#builder.name(value, index === 0 ? node.name : `${node.name}:${index}`);
       }
-      this.#outputs.set(node.name, made);
-    } catch (thrown) {
-      const error = asPolyheadError(
-        thrown,
-        "MODEL_MALFORMED",
-        `Node ${JSON.stringify(node.name)} (${node.op})`,
-      );
-      if (error.code !== "MODEL_UNSUPPORTED") throw located(error, node);
-      const reason = `${node.op}: ${error.message}`;
-      if (!this.#reasons.has(reason)) this.#reasons.set(reason, node.name);
     }
+    this.#scope.set(node.name, made);
+  }
+
+  #isInput({ name, op }: TfNode): boolean {
+    return op !== "Const" && LEAVES.has(op) && this.#scope.find({ node: name, output: 0 }) !== undefined;
+  }
+
+  #compute(node: TfNode): readonly Output[] | typeof DEAD | undefined {
+    if (node.op === "Const") return [this.#constant(node)];
+    if (node.op === "Merge") return this.#merge(node);
+    const inputs = node.inputs.map((input) => this.#scope.find(input));
+    if (inputs.includes(undefined)) return undefined;
+    if (inputs.includes(DEAD)) return DEAD;
+    const slots = inputs.filter((input) => input !== undefined && input !== DEAD);
+    return node.op === "Switch" ? this.#switch(node, slots) : this.#apply(node, slots);
+  }
+
+  /** Sends its value to the one or the other branch. */
+  #switch(node: TfNode, [value, condition]: readonly Slot[]): readonly Output[] {
+    if (!value || !condition) throw malformed(`Node ${JSON.stringify(node.name)} (Switch) lacks an input.`);
+    const isTaken = truth(condition);
+    if (isTaken === undefined) throw unsupported("a condition that depends on an input");
+    return isTaken ? [DEAD, value] : [value, DEAD];
+  }
+
+  /** Takes what comes from the branch that was taken, and tells which one that was. */
+  #merge(node: TfNode): readonly Output[] | typeof DEAD | undefined {
+    const inputs = node.inputs.map((input) => this.#scope.find(input));
+    if (inputs.includes(undefined)) return undefined;
+    const [taken, ...others] = [...inputs.entries()].filter(([, input]) => input !== DEAD);
+    if (!taken) return DEAD;
+    if (others.length > 0)
+      throw unsupported("branches of constants, which readers of the file tell apart in different ways");
+    const [index, value] = taken;
+    return [value ?? DEAD, this.#builder.scalar("int32", index)];
+  }
+
+  /** Writes a loop out turn by turn; what it decides about must be known now. */
+  #loop(loop: LoopStep): void {
+    const outer = this.#scope;
+    let values = loop.variables.map(({ enter }) => outer.find({ node: enter, output: 0 }));
+    try {
+      for (let turn = 0; ; turn++) {
+        if (values.includes(undefined)) return; // a part is not covered, which is on the list already
+        const now = values.map((value) => value ?? DEAD);
+        if (now.includes(DEAD)) {
+          this.#leave(loop, outer, now);
+          return;
+        }
+        this.#scope = new Scope(outer);
+        this.#bind(loop, now);
+        this.run(loop.check);
+        const condition = this.#scope.find(loop.condition);
+        if (condition === undefined) return;
+        const goesOn = condition === DEAD ? false : truth(condition);
+        if (goesOn === undefined) throw unsupported("its number of turns is known at run time only");
+        if (!goesOn) {
+          this.#leave(loop, outer, now);
+          return;
+        }
+        this.#loopNodes += loop.check.length + loop.body.length;
+        if (turn >= MOST_TURNS || this.#loopNodes > MOST_LOOP_NODES)
+          throw unsupported(`more than ${MOST_TURNS} turns, or ${MOST_LOOP_NODES} nodes in all of them`);
+        this.run(loop.body);
+        values = loop.variables.map(({ next }) => this.#scope.find(next));
+      }
+    } finally {
+      this.#scope = outer;
+    }
+  }
+
+  #bind(loop: LoopStep, values: readonly Output[]): void {
+    for (const [at, { merge, switched }] of loop.variables.entries()) {
+      const value = values[at] ?? DEAD;
+      this.#scope.set(merge, [value]);
+      if (switched !== undefined) this.#scope.set(switched, [DEAD, value]);
+    }
+  }
+
+  /** What the variables hold in the end is what the loop gives. */
+  #leave(loop: LoopStep, outer: Scope, values: readonly Output[]): void {
+    for (const [at, { exit }] of loop.variables.entries())
+      if (exit !== undefined) outer.set(exit, [values[at] ?? DEAD]);
   }
 
   /** The model, when all nodes were covered. */
   finish(): TfjsImport {
     this.#refuseUncovered();
     const outputs = uniqueNames(this.#artifact.outputs).map(({ name, reference }): NamedValue => {
-      const value = this.#find(reference);
-      if (!value) throw malformed(`The output ${JSON.stringify(name)} is made by no node.`, { output: name });
+      const value = this.#scope.find(reference);
+      if (!value || value === DEAD || isTensorList(value))
+        throw malformed(`The output ${JSON.stringify(name)} is made by no node.`, { output: name });
       return { name, value };
     });
     if (outputs.length === 0) throw malformed("The graph has no outputs.");
     return { model: model(this.#builder.finish("tfjs", outputs)), notes: this.#notes };
   }
 
-  #apply(node: TfNode, inputs: readonly Value[]): readonly Value[] {
+  #apply(node: TfNode, inputs: readonly Slot[]): readonly Slot[] {
     const rule = findRule(node.op);
     if (!rule)
       throw malformed(`Node ${JSON.stringify(node.name)} (${node.op}) is an input that no signature names.`);
     const made = rule(new Call(this.#builder, node, inputs));
-    return "id" in made ? [made] : made;
-  }
-
-  #find({ node, output }: Reference): Value | undefined {
-    const outputs = this.#outputs.get(node);
-    if (!outputs) return undefined;
-    const value = outputs[output];
-    if (value) return value;
-    throw malformed(`Node ${JSON.stringify(node)} has ${outputs.length} outputs; output ${output} is read.`, {
-      node,
-    });
+    return "id" in made || "elements" in made ? [made] : made;
   }
 
   #constant(node: TfNode): Value {
+    const found = this.#constants.get(node.name);
+    if (found) return found;
     const tensor = this.#weights.get(node.name);
     if (!tensor) {
       throw malformed(
@@ -186,6 +277,7 @@ class GraphUnderImport {
     }
     const value = this.#builder.constant(tensor);
     this.#builder.name(value, node.name);
+    this.#constants.set(node.name, value);
     return value;
   }
 
@@ -212,8 +304,8 @@ class GraphUnderImport {
           `The input ${JSON.stringify(input.name)} has a default, which is used; it cannot be given.`,
         );
       }
-      if (!LEAVES.has(node.op) || this.#outputs.has(node.name)) continue;
-      this.#outputs.set(node.name, [this.#declare(input, node)]);
+      if (!LEAVES.has(node.op) || this.#scope.has(node.name)) continue;
+      this.#scope.set(node.name, [this.#declare(input, node)]);
     }
   }
 
@@ -226,38 +318,28 @@ class GraphUnderImport {
         { input: input.name },
       );
     }
-    const given = this.#options.inputShapes;
-    const stated = given && Object.hasOwn(given, input.name) ? given[input.name] : undefined;
+    const { length: count } = this.#artifact.inputs;
+    const stated = statedShape(this.#options.inputShapes, input.name, count);
     const own = node.attributes.shape("shape");
     const shape = stated ?? (own && own.length > 0 ? own : (input.shape ?? own));
     if (!shape) {
       throw new PolyheadError(
         "MODEL_UNSUPPORTED",
-        `The input ${JSON.stringify(input.name)} may have any rank; state its shape in the option inputShapes.`,
+        `The input ${JSON.stringify(input.name)} may have any rank; state its shape (--input-shape, in a program inputShapes).`,
         { input: input.name },
       );
     }
-    if (
-      shape.some(
-        (size) => typeof size === "number" && !(Number.isInteger(size) && size >= -1 && size < 2 ** 31),
-      )
-    ) {
-      throw new PolyheadError(
-        "INVALID_ARGUMENT",
-        `The shape [${shape.join(", ")}] of the input ${JSON.stringify(input.name)} is none; expected sizes, -1 or names.`,
-        { input: input.name, shape },
-      );
-    }
-    const isOnly = this.#artifact.inputs.length <= 1;
-    return this.#builder.input(input.name, dtype, nameOpenSizes(shape, isOnly ? "" : `${input.name}_`));
+    checkInputShape(shape, input.name);
+    return this.#builder.input(input.name, dtype, nameOpenSizes(shape, count <= 1 ? "" : `${input.name}_`));
   }
 
   #refuseUncovered(): void {
     if (this.#reasons.size === 0) return;
     const reasons = [...this.#reasons].map(([reason, node]) => `${reason} (at ${JSON.stringify(node)})`);
+    const isOpen = reasons.some((reason) => reason.includes("known at run time only"));
     throw new PolyheadError(
       "MODEL_UNSUPPORTED",
-      `The model uses what cannot be imported: ${reasons.join("; ")}.`,
+      `The model uses what cannot be imported: ${reasons.join("; ")}.${isOpen ? HINT : ""}`,
       {
         reasons: [...this.#reasons.keys()],
         nodes: [...this.#reasons.values()],
@@ -277,13 +359,19 @@ function uniqueNames(tensors: readonly PublicTensor[]): PublicTensor[] {
   });
 }
 
-function located(error: PolyheadError, node: TfNode): PolyheadError {
-  if (error.message.includes(JSON.stringify(node.name))) return error;
-  const message = `Node ${JSON.stringify(node.name)} (${node.op}): ${error.message}`;
+/** Whether a condition holds; undefined when that is not known at import. */
+function truth(condition: Slot): boolean | undefined {
+  const [first] = isTensorList(condition) ? [] : (knownElements(condition) ?? []);
+  return typeof first === "number" ? first !== 0 : undefined;
+}
+
+function located(error: PolyheadError, name: string, op: string): PolyheadError {
+  if (error.message.includes(JSON.stringify(name))) return error;
+  const message = `Node ${JSON.stringify(name)} (${op}): ${error.message}`;
   return new PolyheadError(
     error.code,
     message,
-    { ...error.details, node: node.name, operator: node.op },
+    { ...error.details, node: name, operator: op },
     { cause: error },
   );
 }

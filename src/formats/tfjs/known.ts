@@ -28,6 +28,11 @@ function onNumbers(compute: (...elements: number[]) => number): Combine {
   return (elements) => (isConcrete(elements) ? compute(...elements) : undefined);
 }
 
+/** Whether a dimension, or a number that may scale one. */
+function isSize(element: Dimension): boolean {
+  return typeof element === "string" || Number.isSafeInteger(element);
+}
+
 /** What ONNX' elementwise operators do to single elements. */
 const COMBINE: Readonly<Record<string, Combine>> = {
   Add: ([a = 0, b = 0]) => sum(a, b),
@@ -36,7 +41,10 @@ const COMBINE: Readonly<Record<string, Combine>> = {
     if (typeof b === "number") return sum(a, -b);
     return derived("subtract", a, b);
   },
-  Mul: (elements) => product(elements),
+  Mul: (elements) => {
+    if (isConcrete(elements)) return elements.reduce((left, right) => left * right, 1);
+    return elements.every(isSize) ? product(elements) : undefined;
+  },
   Div: ([a = 0, b = 1], dtype) => {
     if (typeof a === "number" && typeof b === "number") {
       if (dtype === "float32") return a / b;
@@ -54,6 +62,10 @@ const COMBINE: Readonly<Record<string, Combine>> = {
   LessOrEqual: onNumbers((a, b) => Number(a <= b)),
   Greater: onNumbers((a, b) => Number(a > b)),
   GreaterOrEqual: onNumbers((a, b) => Number(a >= b)),
+  And: onNumbers((a, b) => Number(a !== 0 && b !== 0)),
+  Or: onNumbers((a, b) => Number(a !== 0 || b !== 0)),
+  Xor: onNumbers((a, b) => Number((a !== 0) !== (b !== 0))),
+  Not: onNumbers((a) => Number(a === 0)),
   Where: ([condition, yes, no]) => (typeof condition === "number" ? (condition ? yes : no) : undefined),
   Neg: onNumbers((a) => -a),
   Floor: onNumbers(Math.floor),

@@ -10,10 +10,10 @@ import type { GraphBuilder } from "./builder.js";
 import { malformed } from "./json.js";
 import { knownElements } from "./known.js";
 import { unsupported } from "./unsupported.js";
-import type { Value } from "./value.js";
+import { isTensorList, type Slot, type TensorList, type Value } from "./value.js";
 
 /** Says in ONNX what one node does; answers with its outputs. */
-export type Rule = (call: Call) => Value | readonly Value[];
+export type Rule = (call: Call) => Slot | readonly Slot[];
 
 /** Rules by the names of the operators. */
 export type Rules = Readonly<Record<string, Rule>>;
@@ -25,31 +25,57 @@ export class Call {
   readonly op: string;
   readonly name: string;
   readonly attributes: Attributes;
-  readonly inputs: readonly Value[];
+  readonly #slots: readonly Slot[];
 
-  constructor(builder: GraphBuilder, node: TfNode, inputs: readonly Value[]) {
+  constructor(builder: GraphBuilder, node: TfNode, slots: readonly Slot[]) {
     this.builder = builder;
     this.op = node.op;
     this.name = node.name;
     this.attributes = node.attributes;
-    this.inputs = inputs;
+    this.#slots = slots;
+  }
+
+  /**
+   * All inputs.
+   * @throws PolyheadError MODEL_MALFORMED when one is a list
+   */
+  get inputs(): readonly Value[] {
+    return this.#slots.map((_, index) => this.input(index));
   }
 
   /**
    * An input; negative numbers count from the end.
-   * @throws PolyheadError MODEL_MALFORMED when the node has none there
+   * @throws PolyheadError MODEL_MALFORMED when the node has none there, or a list
    */
   input(index: number): Value {
-    const found = this.inputs.at(index);
+    const slot = this.slot(index);
+    if (!isTensorList(slot)) return slot;
+    throw malformed(`Node ${JSON.stringify(this.name)} (${this.op}) reads a list as a tensor.`);
+  }
+
+  /**
+   * An input that is a list.
+   * @throws PolyheadError MODEL_MALFORMED when the node has none there, or a tensor
+   */
+  list(index: number): TensorList {
+    const slot = this.slot(index);
+    if (isTensorList(slot)) return slot;
+    throw malformed(`Node ${JSON.stringify(this.name)} (${this.op}) reads a tensor as a list.`);
+  }
+
+  /**
+   * An input, whether tensor or list; negative numbers count from the end.
+   * @throws PolyheadError MODEL_MALFORMED when the node has none there
+   */
+  slot(index: number): Slot {
+    const found = this.#slots.at(index);
     if (found) return found;
-    throw malformed(
-      `Node ${JSON.stringify(this.name)} (${this.op}) has ${this.inputs.length} inputs; it needs more.`,
-      {
-        node: this.name,
-        operator: this.op,
-        inputs: this.inputs.length,
-      },
-    );
+    const { length: inputs } = this.#slots;
+    throw malformed(`Node ${JSON.stringify(this.name)} (${this.op}) has ${inputs} inputs; it needs more.`, {
+      node: this.name,
+      operator: this.op,
+      inputs,
+    });
   }
 
   /** Numbers and names of an input's elements as far as they are known at import; undefined when they are not. */

@@ -6,6 +6,7 @@ import { creationRules } from "./rules/creation.js";
 import { elementwiseRules } from "./rules/elementwise.js";
 import { gatherRules } from "./rules/gather.js";
 import { imageRules } from "./rules/image.js";
+import { listRules } from "./rules/list.js";
 import { matrixRules } from "./rules/matrix.js";
 import { normalizationRules } from "./rules/normalization.js";
 import { paddingRules } from "./rules/padding.js";
@@ -23,6 +24,7 @@ const RULES: ReadonlyMap<string, Rule> = new Map(
     elementwiseRules,
     gatherRules,
     imageRules,
+    listRules,
     matrixRules,
     normalizationRules,
     paddingRules,

@@ -28,6 +28,19 @@ export interface Value {
   readonly spaceToBatch?: SpaceToBatch;
 }
 
+/** Values in a list, which loops over tensors fill and read (TensorList, TensorArray); undefined where none was put. */
+export interface TensorList {
+  readonly elements: readonly (Value | undefined)[];
+}
+
+/** What a node gives and takes. */
+export type Slot = Value | TensorList;
+
+/** Whether it is a list. */
+export function isTensorList(slot: Slot): slot is TensorList {
+  return "elements" in slot;
+}
+
 /** Remembers what SpaceToBatchND was applied to, so that a convolution within can be dilated instead. */
 export interface SpaceToBatch {
   /** The padded image, and later what the dilated convolution makes of it. */

@@ -136,11 +136,15 @@ function concat(call: Call): Value {
 }
 
 function pack(call: Call): Value {
-  const rank = call.input(0).shape.length + 1;
-  const axis = axisIndex(call.attributes.int("axis", 0), rank);
+  return packed(call, call.inputs, call.attributes.int("axis", 0));
+}
+
+/** Values side by side along a new axis. */
+export function packed(call: Call, values: readonly Value[], along: number): Value {
+  const axis = axisIndex(along, (values[0]?.shape.length ?? 0) + 1);
   return concatenate(
     call,
-    call.inputs.map((input) => addAxes(call.builder, input, [axis])),
+    values.map((value) => addAxes(call.builder, value, [axis])),
     axis,
   );
 }

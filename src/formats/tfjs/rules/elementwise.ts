@@ -168,7 +168,7 @@ function addAll(call: Call): Value {
 }
 
 const one = (builder: GraphBuilder) => builder.scalar("float32", 1);
-const clone: Rule = (call) => call.input(0);
+const clone: Rule = (call) => call.slot(0);
 const activation =
   (kind: string): Rule =>
   (call) =>
@@ -177,6 +177,9 @@ const activation =
 /** Rules for elementwise operators. */
 export const elementwiseRules: Rules = {
   Identity: clone,
+  Enter: clone,
+  NextIteration: clone,
+  LoopCond: clone,
   StopGradient: clone,
   PreventGradient: clone,
   Snapshot: clone,

@@ -1,6 +1,7 @@
 /** Slices, whose bounds may be constants (then any layout will do) or computed at run time. */
 import { type Dimension, isConcrete } from "../../../tensor/shape.js";
 import { addAxes, dropAxes } from "../axes.js";
+import type { GraphBuilder } from "../builder.js";
 import { derived } from "../dimension.js";
 import { malformed } from "../json.js";
 import type { Call, Rules } from "../rule.js";
@@ -173,35 +174,38 @@ function split(call: Call): readonly Value[] {
     if (parts < 1 || full % parts !== 0)
       throw malformed(`An axis of ${full} cannot be split into ${parts} parts.`);
     checkListLength(parts, "a split");
-    return splitAxis(call, value, axis, Array<number>(parts).fill(full / parts));
+    return splitAxis(call.builder, value, axis, Array<number>(parts).fill(full / parts));
   }
   const sizes = call.numbers(1, "the sizes of a split");
   const stated = sizes.reduce((sum, each) => sum + Math.max(each, 0), 0);
   return splitAxis(
-    call,
+    call.builder,
     value,
     axis,
     sizes.map((each) => (each < 0 ? full - stated : each)),
   );
 }
 
-function splitAxis(call: Call, value: Value, axis: number, sizes: readonly number[]): Value[] {
+function splitAxis(builder: GraphBuilder, value: Value, axis: number, sizes: readonly number[]): Value[] {
   let start = 0;
   return sizes.map((count) => {
     const range = axisRange(value, axis, start, start + count);
     start += count;
-    return slice(call.builder, value, [range]);
+    return slice(builder, value, [range]);
   });
 }
 
 function unpack(call: Call): readonly Value[] {
-  const { builder } = call;
-  const value = call.input(0);
-  const axis = axisIndex(call.attributes.int("axis", 0), value.shape.length);
+  return unpacked(call, call.input(0), call.attributes.int("axis", 0));
+}
+
+/** The parts of a value along one axis, without that axis. */
+export function unpacked({ builder }: Call, value: Value, along: number): readonly Value[] {
+  const axis = axisIndex(along, value.shape.length);
   const full = size(value, axis);
   if (typeof full === "string") throw unsupported("unpacking an axis whose size is known at run time only");
   checkListLength(full, "unpacking");
-  return splitAxis(call, value, axis, Array<number>(full).fill(1)).map((part) =>
+  return splitAxis(builder, value, axis, Array<number>(full).fill(1)).map((part) =>
     dropAxes(builder, part, [axis]),
   );
 }
