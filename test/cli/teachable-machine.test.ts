@@ -44,7 +44,7 @@ async function alone(name: string, images: Tensor): Promise<number[]> {
   const model = await loadedModel(new DiskFolder(join(fixturesDir, "teachable-machine", name)));
   const [scores] = await predict(model, [images]);
   model.dispose();
-  return scores ? toNumbers(scores) : [];
+  return scores ? [...toNumbers(scores)] : [];
 }
 
 function expectNear(got: readonly number[], expected: readonly number[]): void {
