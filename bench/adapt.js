@@ -1,6 +1,7 @@
 /**
  * A food classifier taught on the detector's backbone, moved without classes to the backbone of a pose model: the rungs on
- * every tap, beside a head that was taught on the second backbone itself, all judged on photos that nobody has seen.
+ * every tap, beside a head that was taught on the second backbone itself, and what learning from classes adds; all judged on
+ * photos that nobody has seen.
  */
 import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { availableParallelism, tmpdir } from "node:os";
@@ -65,6 +66,7 @@ export async function measureAdapt({ quick }) {
       open,
       cache,
       floor: 0,
+      openTrainer: () => Runtime.open(() => OrtWorker.start()),
     };
     const begun = performance.now();
     await adaptImages(adapting);
@@ -74,10 +76,16 @@ export async function measureAdapt({ quick }) {
     const afterFeatures = (performance.now() - again) / 1000;
     const judged = [];
     for (const tap of taps) {
-      for (const rung of /** @type {const} */ (["procrustes", "low-rank", "least-squares"])) {
+      for (const rung of /** @type {const} */ (["procrustes", "low-rank", "least-squares", "residual"])) {
         const each = await adaptImages({ ...adapting, taps: [tap], rungs: [rung] });
         judged.push({ tap, rung, quality: each.report.quality });
       }
+    }
+    const learned = [];
+    for (const rung of /** @type {const} */ (["trained", "together"])) {
+      const learning = /** @type {const} */ ({ data: at("learn"), learn: "both", rungs: [rung] });
+      const each = await adaptImages({ ...adapting, ...learning });
+      learned.push({ tap: each.report.chosen.tap, rung, quality: each.report.quality });
     }
     const taught = await accuracyOf(best.model, best.report.tap, other, at("test"), open, cache);
     const share = (report.quality.accuracy?.value ?? 0) / taught.value;
@@ -94,6 +102,11 @@ export async function measureAdapt({ quick }) {
         withInterval(quality.accuracy),
         percent(quality.agreement),
       ]),
+      ...learned.map(({ tap, rung, quality }) => [
+        `${rung === "trained" ? "adapter trained through the frozen head" : "adapter and head trained together"}, with classes, on ${short(tap)}`,
+        withInterval(quality.accuracy),
+        percent(quality.agreement),
+      ]),
       [
         `chosen by cross-validation: ${report.chosen.rung} on ${short(report.chosen.tap)}`,
         withInterval(report.quality.accuracy),
@@ -106,6 +119,7 @@ export async function measureAdapt({ quick }) {
       results: {
         counts,
         judged,
+        learned,
         chosen: report.chosen,
         quality: report.quality,
         taught,

@@ -1,6 +1,6 @@
 /**
  * The benchmark: prints a table for each measurement and writes all numbers to a JSON file.
- * Usage: npm run build && npm run bench -- [heads switching tables memory cached others serve train mnist detect tune] [--quick] [--json FILE]
+ * Usage: npm run build && npm run bench -- [heads switching tables memory cached others serve train adapt mnist detect tune upgrade] [--quick] [--json FILE]
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
@@ -20,6 +20,7 @@ import { measureSwitching } from "./switching.js";
 import { measureTables } from "./tables.js";
 import { measureTrain } from "./train.js";
 import { measureTune } from "./tune.js";
+import { measureUpgrade } from "./upgrade.js";
 
 /** @typedef {{ name: string, value: number, limit: number, least?: boolean }} Target */
 
@@ -36,6 +37,7 @@ const MEASUREMENTS = {
   mnist: measureMnist,
   detect: measureDetect,
   tune: measureTune,
+  upgrade: measureUpgrade,
 };
 
 const { values, positionals } = parseArgs({

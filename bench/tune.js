@@ -18,11 +18,11 @@ import { DECAYS, tuneImages } from "../dist/tune/index.js";
 import { table } from "./measure.js";
 import { detector, threads } from "./models.js";
 
-const TAP = "tower_0/extern1/hard_swish/mul_1";
+export const TAP = "tower_0/extern1/hard_swish/mul_1";
 /** Three of the backbone's eighteen blocks, and the layer behind them. */
 const LEAVES_AT = "tower_0/MobilenetV3/expanded_conv_11/add";
 /** Small beside the detector's 512, so that all of the network can be trained five times in minutes. */
-const SIDE = 128;
+export const SIDE = 128;
 
 /** @param {{ quick: boolean }} options */
 export async function measureTune({ quick }) {
@@ -117,7 +117,7 @@ export async function measureTune({ quick }) {
  * @param {string} into
  * @param {number} most
  */
-function photosInto(into, most) {
+export function photosInto(into, most) {
   const { photos } = demoPackages();
   const all = readdirSync(photos).sort();
   for (const [letter, group] of Object.entries(FOOD_GROUPS)) {
@@ -143,7 +143,7 @@ function photosInto(into, most) {
  * The backbone for smaller pictures: its layers take any size, only the declaration names one.
  * @param {import("../dist/onnx/model.js").Model} backbone
  */
-function smaller(backbone) {
+export function smaller(backbone) {
   const { graph } = backbone;
   const input = graph.input.map(({ name }) => valueInfo(name, "float32", ["batch", SIDE, SIDE, 3]));
   const output = graph.output.map(({ name }) => valueInfo(name, "float32"));

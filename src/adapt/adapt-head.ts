@@ -196,6 +196,8 @@ async function climbTrainedOn(
   names: readonly RungName[],
   { openTrainer, ...options }: Omit<TrainedRungsOptions, "runtime"> & Pick<AdaptOptions, "openTrainer">,
 ): Promise<HeadedRung[]> {
+  if (!openTrainer && options.learn !== undefined)
+    throw new PolyheadError("INVALID_ARGUMENT", "Nothing was given to train with.", {});
   if (!openTrainer || !names.some(isTrained)) return [];
   const runtime = await openTrainer();
   try {

@@ -3,3 +3,5 @@ export * from "./measure-ways.js";
 export * from "./measured.js";
 export * from "./reasoning.js";
 export * from "./request-cost.js";
+export * from "./way-to-try.js";
+export * from "./ways-plot.js";

@@ -1,47 +1,31 @@
 /**
- * The ways to a head measured side by side on images: as it is where the shapes fit, through an adapter, and a new head
- * taught on the same backbone. All are judged alike; a way that cannot be measured is listed with the reason.
+ * The ways to a head measured side by side on images: as it is where the shapes fit, through an adapter, and trained: a new
+ * head on the same backbone, a branch of it, all of it. A way that cannot be measured is listed with the reason, and one for
+ * which there is no time with how long it would take.
  */
 import { basename } from "node:path";
 import { adaptImages, judgeUnadapted } from "../adapt/adapt-images.js";
-import { type Agreement, answersOf, type Share, shareOf } from "../adapt/agreement.js";
-import { examplesOf, type Pictures, picturesIn } from "../adapt/examples.js";
-import { runOn } from "../adapt/fold.js";
-import { headFromVector, readingsOf } from "../adapt/head-reading.js";
-import type { AdaptImagesOptions } from "../adapt/sources.js";
+import { type Agreement, shareOf } from "../adapt/agreement.js";
+import { picturesIn } from "../adapt/examples.js";
 import { asOneHead } from "../adapt/through-adapter.js";
 import { asPolyheadError, PolyheadError } from "../base/errors.js";
-import type { Engine } from "../engine/index.js";
-import { GraphIndex } from "../onnx/graph.js";
 import { readMetadata } from "../onnx/metadata.js";
 import type { Model } from "../onnx/model.js";
 import { modelBytes } from "../onnx/write.js";
-import { computeFeatures } from "../teach/features.js";
-import { tapSource } from "../teach/tap-source.js";
 import { teachImages } from "../teach/teach-images.js";
-import { accuracy } from "../vision/metrics.js";
-import { preprocessingFor } from "../vision/model-input.js";
+import { millisecondsOf } from "../tune/depths.js";
 import type { MadeWay, Skipped } from "./measured.js";
-import type { Finding } from "./reasoning.js";
 import { requestCost } from "./request-cost.js";
-
-/** What to measure with. */
-export interface MeasureOptions extends Omit<AdaptImagesOptions, "floor" | "names" | "rungs"> {
-  readonly finding: Finding;
-  /** Heads that live on the backbone already. */
-  readonly others: readonly Model[];
-  readonly openEngine: () => Promise<Engine>;
-  /** Seconds after which no further way is begun. */
-  readonly budgetSeconds: number;
-  /** Names of the files, for the commands. */
-  readonly files: {
-    readonly head: string;
-    readonly backbone: string;
-    readonly from?: string | undefined;
-    readonly data: string;
-  };
-  readonly onWay?: (how: string) => void;
-}
+import { branched, trainedFully } from "./trained-ways.js";
+import {
+  accuracyOn,
+  type Known,
+  type MeasureOptions,
+  noClasses,
+  tapNames,
+  UNTOUCHED,
+  type WayToTry,
+} from "./way-to-try.js";
 
 /** All that was measured, and all that was not. */
 export interface Measurements {
@@ -49,46 +33,52 @@ export interface Measurements {
   readonly skipped: readonly Skipped[];
 }
 
-/** Nothing happens to heads whose graphs stay as they are. */
-const UNTOUCHED = "none: backbone and heads stay as they are";
-
 /** Measures each way in turn. */
 export async function measureWays(options: MeasureOptions): Promise<Measurements> {
   const end = performance.now() + 1000 * options.budgetSeconds;
+  const [forward = 0] = await millisecondsOf([options.to], options.open);
+  const { paths } = await picturesIn(options.data);
+  const heads = options.others.map(({ head }) => head);
+  let known: Known = { forward, images: paths.length, tap: undefined, end };
   const ways: MadeWay[] = [];
   const skipped: Skipped[] = [];
-  for (const { way, how, make } of [asItIs(options), adapted(options), taughtAnew(options)]) {
+  const tried = [asItIs, adapted, adaptedByClasses, taughtAnew, branched, trainedFully].map((each) =>
+    each(options),
+  );
+  for (const { way, how, estimate, isLong = false, make } of tried) {
     try {
-      if (performance.now() > end)
-        throw new PolyheadError("LIMIT_EXCEEDED", "the time budget was used up", {});
+      const left = (end - performance.now()) / 1000;
+      const expected = estimate(known);
+      if (left <= 0 || (isLong && expected > left)) {
+        const why = `it takes about ${Math.ceil(expected)} s, and ${Math.max(0, Math.floor(left))} s of the time budget were left; raise --seconds`;
+        skipped.push({ way, how, why, estimatedSeconds: expected });
+        continue;
+      }
       options.onWay?.(how);
       const start = performance.now();
-      const { candidate, ...made } = await make();
+      const { candidate, tap, ...made } = await make(known);
+      known = { ...known, tap: tap ?? known.tap };
       const seconds = (performance.now() - start) / 1000;
-      const milliseconds = await requestCost(options.openEngine, options.to, candidate, options.others);
+      const milliseconds = await requestCost(options.openEngine, options.to, candidate, heads);
       ways.push({ way, how, others: UNTOUCHED, seconds, milliseconds, bytes: bytesOf(made.files), ...made });
     } catch (thrown) {
-      skipped.push({ way, how, why: asPolyheadError(thrown, "INTERNAL", "it failed").message });
+      const { message, details } = asPolyheadError(thrown, "INTERNAL", "it failed");
+      const { estimatedSeconds } = details as { estimatedSeconds?: number };
+      skipped.push({ way, how, why: message, ...(estimatedSeconds !== undefined && { estimatedSeconds }) });
     }
   }
   return { ways, skipped };
 }
 
-interface WayToTry {
-  readonly way: MadeWay["way"];
-  readonly how: string;
-  readonly make: () => Promise<
-    Pick<MadeWay, "quality" | "measure" | "command" | "files"> & {
-      candidate: Parameters<typeof requestCost>[2];
-    }
-  >;
-}
+/** Features of all images from both backbones, and a little for the fitting. */
+const featuresOfBoth = ({ images, forward }: Known) => (2 * images * forward) / 1000 + 1;
 
 function asItIs(options: MeasureOptions): WayToTry {
   const { finding, files, head } = options;
   return {
     way: "swap",
     how: "the head as it is, forced",
+    estimate: featuresOfBoth,
     make: async () => {
       const [first, ...more] = Object.entries(finding.sameShape ?? {});
       if (!first || more.length > 0)
@@ -101,55 +91,80 @@ function asItIs(options: MeasureOptions): WayToTry {
       const judged = await judgeUnadapted({ ...options, taps: [tap] });
       return {
         ...qualityOf(judged),
+        judgedOn: options.test === undefined ? "all images" : "the test images",
+        data: "nothing",
         files: new Map([[files.head, head]]),
         candidate: { head, bind: { [input]: tap } },
-        command: `polyhead run ${files.backbone} ${files.head}`,
+        command: `polyhead run ${files.backbone} ${files.head} --bind ${input}=${tap}`,
       };
     },
   };
 }
 
 function adapted(options: MeasureOptions): WayToTry {
-  const { head, files } = options;
   return {
     way: "adapt",
     how: "the head through an adapter",
-    make: async () => {
-      const made = await adaptImages({ ...options, floor: 0, names: { head: basename(files.head) } });
-      const { adapter, folded, report } = made;
-      const from = files.from === undefined ? "" : ` --from ${files.from}`;
-      const name = basename(files.head, ".onnx");
-      const out = `${name}-adapted.onnx`;
-      return {
-        ...qualityOf(report.quality),
-        files: new Map([[out, asOneHead(head, made)]]),
-        candidate: folded ? { head: folded } : { head, adapter },
-        command: `polyhead adapt --head ${files.head}${from} --to ${files.backbone} --data ${files.data} --tap ${report.chosen.tap.split(" + ").join(",")} -o ${name}-adapter.onnx --folded ${out}`,
-      };
+    estimate: (known) => featuresOfBoth(known) + FITTING * tapNames(options).length,
+    make: ({ images }) => throughAdapter(options, `${images} images, no classes`),
+  };
+}
+
+function adaptedByClasses(options: MeasureOptions): WayToTry {
+  return {
+    way: "adapt",
+    how: "the head through an adapter that learned from classes",
+    estimate: (known) => featuresOfBoth(known) + FITTING * (1 + tapNames(options).length),
+    make: async ({ images }) => {
+      const { truth } = await picturesIn(options.data, readMetadata(options.head).labels);
+      if (!truth) throw noClasses();
+      return throughAdapter({ ...options, learn: "adapter" }, `${images} images with classes`);
     },
   };
 }
+
+async function throughAdapter(options: MeasureOptions, made: string) {
+  const { head, files, learn } = options;
+  const adaptation = await adaptImages({ ...options, floor: 0, names: { head: basename(files.head) } });
+  const { adapter, folded, report } = adaptation;
+  const { chosen, quality } = report;
+  const from = files.from === undefined ? "" : ` --from ${files.from}`;
+  const name = `${basename(files.head, ".onnx")}-${learn === undefined ? "adapted" : "learned"}`;
+  const out = `${name}.onnx`;
+  const settings = [
+    `--tap ${chosen.tap.split(" + ").join(",")}`,
+    ...(learn === undefined ? [] : [`--learn ${learn}`]),
+    // What the adapter would be refused for otherwise.
+    ...(quality.kept < FLOOR ? [`--floor ${Math.max(0, Math.floor(100 * quality.kept) / 100)}`] : []),
+  ].join(" ");
+  return {
+    ...qualityOf(quality),
+    judgedOn: report.judgedOn,
+    data: made,
+    files: new Map([[out, asOneHead(head, adaptation)]]),
+    candidate: folded ? { head: folded } : { head, adapter },
+    command: `polyhead adapt --head ${files.head}${from} --to ${files.backbone} --data ${files.data} ${settings} -o ${name}-adapter.onnx --folded ${out}`,
+  };
+}
+
+/** What `polyhead adapt` asks for by default. */
+const FLOOR = 0.9;
+
+/** Seconds that the maps of a tap take, about. */
+const FITTING = 5;
 
 function taughtAnew(options: MeasureOptions): WayToTry {
   const { head, files, to, data, test } = options;
   return {
     way: "tune",
     how: "a new head on the frozen backbone",
-    make: async () => {
+    estimate: ({ images, forward }) => (tapNames(options).length * images * forward) / 1000 + 1,
+    make: async ({ images }) => {
       const { labels = [] } = readMetadata(head);
       const { truth } = await picturesIn(data, labels);
-      if (!truth)
-        throw new PolyheadError(
-          "INVALID_ARGUMENT",
-          "the images stand in no folders named like the head's labels",
-          {},
-        );
-      const names =
-        options.taps ??
-        readMetadata(to).taps?.map(({ name }) => name) ??
-        new GraphIndex(to.graph).outputNames;
+      if (!truth) throw noClasses();
       const taught = [];
-      for (const tap of names) {
+      for (const tap of tapNames(options)) {
         taught.push(
           await teachImages({
             ...{ backbone: to, tap, data, open: options.open, preprocess: options.toPreprocess },
@@ -162,44 +177,22 @@ function taughtAnew(options: MeasureOptions): WayToTry {
       const [best] = taught.toSorted((a, b) => b.report.accuracy.mean - a.report.accuracy.mean);
       if (!best) throw new PolyheadError("INVALID_ARGUMENT", "the backbone has no tap", {});
       const { model, report } = best;
-      const quality =
-        test === undefined
-          ? shareOf(report.accuracy.mean, report.examples)
-          : await accuracyOn(model, await picturesIn(test, report.labels), options);
       const out = `${basename(files.head, ".onnx")}-new.onnx`;
       return {
-        quality,
+        quality:
+          test === undefined
+            ? shareOf(report.accuracy.mean, report.examples)
+            : await accuracyOn(model, to, test, options),
         measure: "accuracy",
+        judgedOn: test === undefined ? "cross-validation" : "the test images",
+        data: `${images} images with classes`,
         files: new Map([[out, model]]),
         candidate: { head: model },
+        tap: report.tap,
         command: `polyhead teach --backbone ${files.backbone} --tap ${report.tap} --data ${files.data} -o ${out}`,
       };
     },
   };
-}
-
-/** Accuracy of a head on images of known classes. */
-async function accuracyOn(head: Model, pictures: Pictures, options: MeasureOptions): Promise<Share> {
-  const [reading] = readingsOf(head);
-  if (!reading || !pictures.truth)
-    throw new PolyheadError(
-      "INVALID_ARGUMENT",
-      "the test images stand in no folders named like the labels",
-      {},
-    );
-  const source = await tapSource(options.to, reading.tap.name);
-  const preprocessing = preprocessingFor(options.to, options.toPreprocess);
-  const { paths } = pictures;
-  const { open, cache } = options;
-  const computed = await computeFeatures({ source, preprocessing, paths, open, cache });
-  const { features, truth = [] } = examplesOf(pictures, [computed]);
-  const [vectors] = features;
-  if (!vectors) throw new PolyheadError("INTERNAL", "No features were computed.", {});
-  const { classes = [] } = answersOf(
-    await runOn(headFromVector(head, reading), vectors, open),
-    readMetadata(head),
-  );
-  return shareOf(accuracy(truth, classes), truth.length);
 }
 
 function qualityOf({

@@ -15,12 +15,16 @@ export interface Measured {
    */
   readonly quality: Share;
   readonly measure: "accuracy" | "agreement";
+  /** What it was judged on, in words. */
+  readonly judgedOn: string;
   /** Of a request, see {@link RequestCost}. */
   readonly milliseconds: RequestCost;
   /** Bytes of the files that it adds. */
   readonly bytes: number;
   /** Seconds to make, features included. */
   readonly seconds: number;
+  /** What it was made of, in words. */
+  readonly data: string;
   /** What happens to the other heads. */
   readonly others: string;
   /** The line that does it. */
@@ -29,7 +33,7 @@ export interface Measured {
 
 /** A way with the models that it made, ready to be written. */
 export interface MadeWay extends Measured {
-  /** What is written, by the name of its file. */
+  /** What is written, by the name of its file; the head comes last. */
   readonly files: ReadonlyMap<string, Model>;
 }
 
@@ -38,6 +42,8 @@ export interface Skipped {
   readonly way: Way;
   readonly how: string;
   readonly why: string;
+  /** About how long it would take; where there was no time for it. */
+  readonly estimatedSeconds?: number | undefined;
 }
 
 /**

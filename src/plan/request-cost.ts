@@ -13,6 +13,8 @@ import { sampleInputs } from "../onnx/samples.js";
 export interface Candidate {
   readonly head: Model;
   readonly adapter?: Model | undefined;
+  /** A backbone of its own, where it does not read the one that is there. */
+  readonly backbone?: Model | undefined;
   /** Taps to read by name whatever the head was made for. */
   readonly bind?: Readonly<Record<string, string>> | undefined;
 }
@@ -36,7 +38,7 @@ const WARM_UP = 3;
 export async function requestCost(
   openEngine: () => Promise<Engine>,
   backbone: Model,
-  { head, adapter, bind }: Candidate,
+  { head, adapter, backbone: own, bind }: Candidate,
   others: readonly Model[],
 ): Promise<RequestCost> {
   const engine = await openEngine();
@@ -44,6 +46,7 @@ export async function requestCost(
     await engine.add("backbone", backbone);
     const names = others.map((_, at) => `other ${at}`);
     for (const [at, other] of others.entries()) await engine.add(names[at] ?? "", other);
+    if (own) await engine.add("own backbone", own);
     if (adapter) await engine.load(adapter);
     await engine.add("candidate", head, bind ? { bind } : {});
     const input = [...sampleInputs(new GraphIndex(backbone.graph).inputs, { batch: 1 }, 1)];

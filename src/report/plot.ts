@@ -14,6 +14,8 @@ export interface Series {
   readonly kind?: "line" | "points" | "both";
   /** One a point. */
   readonly names?: readonly string[];
+  /** The interval of each point's y, drawn as a line through it. */
+  readonly intervals?: readonly (readonly [low: number, high: number])[];
 }
 
 /** One axis. */
@@ -58,7 +60,7 @@ export function plotSvg({ title, x, y, series, width = 520, height = 300 }: Plot
   );
   const down = scaleOf(
     y,
-    points.map(([, value]) => value),
+    [...points.map(([, value]) => value), ...drawn.flatMap(({ intervals = [] }) => intervals.flat())],
     false,
   );
   const texts = down.ticks.map(down.format);
@@ -82,7 +84,7 @@ export function plotSvg({ title, x, y, series, width = 520, height = 300 }: Plot
   ];
   return `<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 ${width} ${height}" role="img" aria-label="${escaped(title)}" font-family="system-ui, sans-serif" font-size="12">${parts.join("")}</svg>`;
 
-  function drawSeries({ points: own, kind = "line", names, label }: Series, at: number): string {
+  function drawSeries({ points: own, kind = "line", names, label, intervals }: Series, at: number): string {
     const colour = colourOf(at);
     const inside = isDrawn(x, y);
     const lines =
@@ -95,10 +97,14 @@ export function plotSvg({ title, x, y, series, width = 520, height = 300 }: Plot
       const name = names?.[place];
       const told = `${name ?? label}: ${across.format(a)}, ${down.format(b)}`;
       const [cx, cy] = [round(atX(a)), round(atY(b))];
+      const interval = intervals?.[place];
+      const line = interval
+        ? `<line x1="${cx}" x2="${cx}" y1="${round(atY(interval[0]))}" y2="${round(atY(interval[1]))}" stroke="${colour}" stroke-width="2" stroke-opacity="0.4"/>`
+        : "";
       const anchor = cx > frame.right - 40 ? "end" : cx < frame.left + 40 ? "start" : "middle";
       const beside =
         name === undefined ? "" : text(cx, cy - 10, name, `fill="currentColor" text-anchor="${anchor}"`);
-      return `<circle cx="${cx}" cy="${cy}" r="4" fill="${colour}"><title>${escaped(told)}</title></circle>${beside}`;
+      return `${line}<circle cx="${cx}" cy="${cy}" r="4" fill="${colour}"><title>${escaped(told)}</title></circle>${beside}`;
     });
     return lines + marks.join("");
   }

@@ -1,5 +1,6 @@
 /** The ways to train, from examples to models that say how good they are. */
 export * from "./choice.js";
+export * from "./defaults.js";
 export * from "./depths.js";
 export * from "./detect/tune-detector.js";
 export * from "./examples.js";

@@ -1,14 +1,20 @@
 /** The verbs adapt and plan as processes: what they print, what they write, what goes live, and exit statuses. */
-import { access, mkdtemp, rm } from "node:fs/promises";
+import { access, mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { gaussian, seededRandom } from "../../src/base/random.js";
 import { loadModel, saveModel } from "../../src/files/disk.js";
+import { openEngine } from "../../src/index.js";
+import { identify } from "../../src/onnx/identity.js";
 import { readMetadata } from "../../src/onnx/metadata.js";
 import { graph, type Model, model, node, valueInfo } from "../../src/onnx/model.js";
 import { weight } from "../../src/onnx/weight.js";
+import { Deployment } from "../../src/server/deployment.js";
+import { Store } from "../../src/store/index.js";
 import { float32 } from "../../src/tensor/tensor.js";
+import { decodeImage, imageTensor, preprocessingFor } from "../../src/vision/index.js";
+import { centreDetector, remade } from "../adapt/maps.js";
 import { foodFolder, randomBackbone } from "../teach/photos.js";
 import { polyhead } from "./command.js";
 
@@ -154,10 +160,11 @@ describe("polyhead plan", () => {
     const run = await polyhead(
       ...["plan", "--backbone", at("new.onnx"), "--head", at("head.onnx"), "--from", at("old.onnx")],
       ...["--data", at("food"), "--cache", at("cache"), "--apply", at("made"), "--json"],
+      ...["--plot", at("ways.svg")],
     );
     expect(run).toMatchObject({ status: 0, stderr: "" });
     const plan = JSON.parse(run.stdout);
-    expect(plan.measured).toHaveLength(3);
+    expect(plan.measured).toHaveLength(6);
     expect(plan.measured[1]).toMatchObject({
       way: "adapt",
       measure: "accuracy",
@@ -166,8 +173,11 @@ describe("polyhead plan", () => {
       bytes: expect.any(Number),
       seconds: expect.any(Number),
       others: expect.any(String),
+      judgedOn: "cross-validation",
+      data: "42 images, no classes",
       command: expect.stringContaining("polyhead adapt"),
     });
+    expect(await readFile(plan.plot, "utf8")).toMatch(/^<svg .*Ways to the head.*<\/svg>$/s);
     const chosen = plan.measured.find((each: { way: string }) => each.way === plan.way);
     expect(plan.command).toBe(chosen.command);
     expect(plan.written).toHaveLength(1);
@@ -184,6 +194,8 @@ describe("polyhead plan", () => {
     ["no such head", ["--head", "nowhere.onnx"], 66],
     ["a floor that is no share", ["--floor", "-1"], 64],
     ["no time", ["--seconds", "0"], 64],
+    ["a plot of nothing", ["--plot", "ways.svg"], 64],
+    ["a route without a folder", ["--route", "food"], 64],
   ])("ends with its own status for %s", async (_, change, status) => {
     const given = ["plan", "--backbone", at("new.onnx"), "--head", at("head.onnx"), ...change];
     expect((await polyhead(...given)).status).toBe(status);
@@ -217,6 +229,42 @@ describe("polyhead plan", () => {
     expect(JSON.parse(listed.stdout).routes).toMatchObject([
       { name: "food", task: "classification", revisions: [{ revision: live.revision }] },
     ]);
+  });
+
+  it("brings a detector, which is refused on maps of another stride, live in a store", async () => {
+    const identity = (await identify(randomBackbone())).get("c1") ?? "";
+    const tap = { name: "c1", dtype: "float32" as const, shape: ["batch", 16, 12, 12], identity };
+    await saveModel(at("detector.onnx"), centreDetector(tap));
+    await saveModel(at("finer.onnx"), remade("finer"));
+    const store = ["--store", at("maps")];
+    expect((await polyhead("heads", "add", at("finer.onnx"), ...store)).status).toBe(0);
+    const refused = await polyhead(
+      ...["heads", "add", at("detector.onnx"), "--route", "objects", ...store, "--json"],
+    );
+    expect(refused.status).toBe(65);
+    const { error } = JSON.parse(refused.stdout);
+    expect(error).toMatchObject({ code: "HEAD_MISMATCH", details: { got: { name: "n1" } } });
+
+    const run = await polyhead(
+      ...["plan", "--backbone", at("finer.onnx"), "--head", at("detector.onnx"), "--from", at("old.onnx")],
+      ...["--data", at("food"), "--cache", at("cache"), "--apply", at("maps-made")],
+      ...["--route", "objects", ...store, "--json"],
+    );
+    expect(run).toMatchObject({ status: 0, stderr: "" });
+    const { way, live, measured, skipped } = JSON.parse(run.stdout);
+    expect(way).toBe("adapt");
+    expect(measured).toMatchObject([{ way: "adapt", measure: "agreement" }]);
+    expect(measured[0].quality.value).toBeGreaterThan(0.9);
+    expect(skipped.map(({ way: each }: { way: string }) => each)).toEqual([
+      ...["swap", "adapt", "tune", "tune", "tune"],
+    ]);
+    const running = await Deployment.open(await Store.open(at("maps")), await openEngine());
+    const photo = await decodeImage(at("food/fruits/E003.jpeg"));
+    const { tensor } = await imageTensor(photo, preprocessingFor(randomBackbone()));
+    const answer = await running.infer({ routes: ["objects"], inputs: { image: tensor } });
+    expect(answer.routes.objects).toMatchObject({ revision: live.revision });
+    expect(answer.routes.objects?.outputs.heat?.shape).toEqual([1, 2, 12, 12]);
+    await running.close();
   });
 });
 

@@ -6,7 +6,10 @@ import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openEngine } from "../../src/index.js";
 import { graph, type Model, model, node, valueInfo, withMetadata } from "../../src/onnx/index.js";
-import { type Measured, measureWays, reasonFromGraphs, recommended } from "../../src/plan/index.js";
+import { type Measured, measureWays, reasonFromGraphs, recommended, waysPlot } from "../../src/plan/index.js";
+import { plotSvg } from "../../src/report/plot.js";
+import { OrtWorker } from "../../src/runtime/node/ort-worker.js";
+import { Runtime } from "../../src/runtime/runtime.js";
 import { teachImages } from "../../src/teach/index.js";
 import { useRuntime } from "../onnx/runtime.js";
 import { foodFolder, randomBackbone } from "../teach/photos.js";
@@ -65,17 +68,25 @@ describe("the graphs say", () => {
 });
 
 describe("measured on photos", () => {
-  it("all three ways stand side by side, and the forced swap is the worst", async () => {
+  const measuring = {
+    openEngine: () => openEngine(),
+    openTrainer: () => Runtime.open(() => OrtWorker.start()),
+    files: { head: "food.onnx", backbone: "other.onnx", from: "backbone.onnx", data: "photos" },
+  };
+
+  it("all ways stand side by side, and the forced swap is worse than an adapter", async () => {
     const { ways, skipped } = await measureWays({
-      ...{ head: food, from: backbone, to: other, data, open, others: [], budgetSeconds: 600 },
+      ...{ ...measuring, head: food, from: backbone, to: other, data, open, others: [], budgetSeconds: 600 },
       finding: await reasonFromGraphs(other, food),
-      openEngine: () => openEngine(),
-      files: { head: "food.onnx", backbone: "other.onnx", from: "backbone.onnx", data: "photos" },
     });
     expect(skipped).toEqual([]);
-    expect(ways.map(({ way }) => way)).toEqual(["swap", "adapt", "tune"]);
-    const [swap, adapt, tune] = ways;
+    expect(ways.map(({ way }) => way)).toEqual(["swap", "adapt", "adapt", "tune", "tune", "tune"]);
+    const [swap, adapt, learned, tune, branch, full] = ways;
     expect(swap?.quality.value).toBeLessThan(adapt?.quality.value ?? 0);
+    expect(learned).toMatchObject({ data: "42 images with classes" });
+    expect(learned?.command).toContain("--learn adapter");
+    expect(branch?.command).toContain("polyhead tune other.onnx --way branch");
+    expect(full?.command).toContain("polyhead tune other.onnx --way full");
     for (const each of ways) {
       expect(each.measure).toBe("accuracy");
       expect(each.quality.low).toBeLessThanOrEqual(each.quality.value);
@@ -83,21 +94,37 @@ describe("measured on photos", () => {
       expect(each.milliseconds.alone).toBeGreaterThan(0);
       expect(each.milliseconds.beside).toBeUndefined();
       expect(each.bytes).toBeGreaterThan(0);
-      expect(each.files.size).toBe(1);
+      expect(each.files.size).toBe(each.command.includes("--backbone-out") ? 2 : 1);
+      expect(each.judgedOn).not.toBe("");
     }
+    const svg = plotSvg(waysPlot(ways));
+    for (const { how } of ways) expect(svg).toContain(how);
+    expect(svg.match(/stroke-opacity/g)).toHaveLength(ways.length);
     expect(adapt?.command).toContain("polyhead adapt --head food.onnx --from backbone.onnx --to other.onnx");
     expect(tune?.command).toContain("polyhead teach --backbone other.onnx");
   });
 
-  it("what cannot be measured is listed with its reason", async () => {
+  it("what there is no time for is listed with how long it would take", async () => {
     const { ways, skipped } = await measureWays({
-      ...{ head: food, to: other, data: join(data, "fruits"), open, others: [food], budgetSeconds: 600 },
-      finding: { ...(await reasonFromGraphs(other, food)), sameShape: undefined },
-      openEngine: () => openEngine(),
-      files: { head: "food.onnx", backbone: "other.onnx", data: "photos" },
+      ...{ ...measuring, head: food, from: backbone, to: other, data, open, others: [], budgetSeconds: 1e-9 },
+      finding: await reasonFromGraphs(other, food),
     });
     expect(ways).toEqual([]);
-    expect(skipped.map(({ way }) => way)).toEqual(["swap", "adapt", "tune"]);
+    expect(skipped).toHaveLength(6);
+    for (const { why, estimatedSeconds } of skipped) {
+      expect(why).toContain("raise --seconds");
+      expect(estimatedSeconds).toBeGreaterThan(0);
+    }
+  });
+
+  it("what cannot be measured is listed with its reason", async () => {
+    const { ways, skipped } = await measureWays({
+      ...{ ...measuring, head: food, to: other, data: join(data, "fruits"), open, budgetSeconds: 600 },
+      finding: { ...(await reasonFromGraphs(other, food)), sameShape: undefined },
+      others: [{ name: "food", head: food }],
+    });
+    expect(ways).toEqual([]);
+    expect(skipped.map(({ way }) => way)).toEqual(["swap", "adapt", "adapt", "tune", "tune", "tune"]);
     for (const { why } of skipped) expect(why).not.toBe("");
   });
 });
@@ -107,6 +134,7 @@ describe("the rule", () => {
     ...{ way, measure, how: way, bytes: 1, seconds: 1, others: "none", command: "" },
     quality: { value, low: value - 0.1, high: value + 0.1 },
     milliseconds: { alone: 1, beside: undefined },
+    ...{ judgedOn: "", data: "" },
   });
 
   it("takes the way that changes least among those within the interval of the best", () => {

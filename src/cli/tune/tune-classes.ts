@@ -7,6 +7,7 @@ import { asClasses, openSource } from "../../data/source.js";
 import { exists, loadModel, saveModels, writeFileAtomic } from "../../files/disk.js";
 import { OrtWorker } from "../../runtime/node/ort-worker.js";
 import { Runtime } from "../../runtime/runtime.js";
+import { FOLDS, HELD_BACK, HIDDEN, TUNING } from "../../tune/defaults.js";
 import type { OtherHead } from "../../tune/other-heads.js";
 import { DECAYS } from "../../tune/train-head.js";
 import { type TunedImages, tuneImages } from "../../tune/tune-images.js";
@@ -18,11 +19,6 @@ import { progressBar, trainingBar } from "../progress.js";
 import { type ClassTuneOptions, optimizerOf, type TuneOptions } from "./options.js";
 import { type Published, publish } from "./publish.js";
 
-/** Defaults of fine-tuning, for a branch and for everything; a low rate, because the features are good already. */
-const TUNING = { epochs: 10, batch: 16, rate: 1e-4, patience: 3 } as const;
-const FOLDS = 5;
-const HELD_BACK = 0.2;
-const HIDDEN = 128;
 const WIDTH = 24;
 
 /**

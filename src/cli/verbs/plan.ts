@@ -4,7 +4,7 @@ import { basename, join } from "node:path";
 import type { Command } from "commander";
 import { PolyheadError } from "../../base/errors.js";
 import { Engine } from "../../engine/index.js";
-import { loadModel, saveModel } from "../../files/disk.js";
+import { loadModel, saveModels, writeFileAtomic } from "../../files/disk.js";
 import { toEvaluation } from "../../onnx/evaluation.js";
 import type { Model } from "../../onnx/model.js";
 import {
@@ -14,16 +14,19 @@ import {
   measureWays,
   reasonFromGraphs,
   recommended,
+  waysPlot,
 } from "../../plan/index.js";
+import { plotSvg } from "../../report/plot.js";
 import { OrtWorker } from "../../runtime/node/ort-worker.js";
 import { openModelOn } from "../../runtime/open-model.js";
 import { Runtime } from "../../runtime/runtime.js";
 import { defaultCacheFolder } from "../../teach/feature-cache.js";
-import { type ControlOptions, openControl, withControlOptions } from "../control/open-control.js";
+import { type ControlOptions, withControlOptions } from "../control/open-control.js";
 import { interval, table } from "../format.js";
 import { readPositive, readShare } from "../option-numbers.js";
 import { type Outcome, performs } from "../outcome.js";
 import { progressBar } from "../progress.js";
+import { publish } from "../tune/publish.js";
 
 interface Options extends ControlOptions {
   readonly backbone: string;
@@ -37,6 +40,7 @@ interface Options extends ControlOptions {
   readonly cache: string;
   readonly floor: number;
   readonly seconds: number;
+  readonly plot?: string;
   readonly apply?: string;
   readonly route?: string;
 }
@@ -69,22 +73,20 @@ export function addPlan(program: Command): void {
     .option("--to-preprocess <recipe>", "the same for the other one")
     .option("--cache <folder>", "folder for computed features, or none", defaultCacheFolder())
     .option("--floor <share>", "agreement that is enough where classes are not known", readShare, 0.9)
-    .option("--seconds <number>", "no further way is begun after so long", readPositive, 300)
+    .option(
+      "--seconds <number>",
+      "no further way is begun after so long; a training is begun only where it fits in",
+      readPositive,
+      300,
+    )
+    .option("--plot <file>", "SVG file for a plot of quality against the cost of a request")
     .option("--apply <folder>", "write what the recommended way made into this folder")
     .option("--route <name>", "with --apply, let it answer for this route of the server or store");
   performs(withControlOptions(command, true), perform);
 }
 
 async function perform(options: Options): Promise<Outcome> {
-  if (options.route !== undefined && options.apply === undefined) {
-    throw new PolyheadError(
-      "INVALID_ARGUMENT",
-      "--route goes with --apply, which names a folder for the head.",
-      {
-        route: options.route,
-      },
-    );
-  }
+  requireSense(options);
   const { model: backbone } = toEvaluation(await loadModel(options.backbone));
   const head = await loadModel(options.head);
   const from = options.from === undefined ? undefined : await loadModel(options.from);
@@ -97,12 +99,11 @@ async function perform(options: Options): Promise<Outcome> {
     ? `polyhead heads add ${options.head} --route ${basename(options.head, ".onnx")}`
     : (best?.command ?? hint(finding, options));
   const reasons = [...finding.reasons, ...(measurements ? reasonsOf(measurements, best) : finding.unknown)];
-  const written =
-    options.apply === undefined ? [] : await write(options.apply, options.head, head, fits, best);
-  const live =
-    options.route === undefined || written.length === 0
-      ? undefined
-      : await goLive(options, options.route, written[0] ?? "");
+  const files = fits ? new Map([[basename(options.head), head]]) : (best?.files ?? new Map<string, Model>());
+  const written = options.apply === undefined ? [] : await write(options.apply, files);
+  const live = options.route === undefined ? undefined : await goLive(options, options.route, files);
+  const { plot } = options;
+  if (plot !== undefined && measurements) await writeFileAtomic(plot, plotSvg(waysPlot(measurements.ways)));
   const measured = measurements?.ways.map(({ files, ...rest }) => rest) ?? [];
   return {
     data: {
@@ -112,6 +113,7 @@ async function perform(options: Options): Promise<Outcome> {
       skipped: measurements?.skipped ?? [],
       command,
       written,
+      ...(plot !== undefined && measurements && { plot }),
       ...(live && { live }),
     },
     text: [
@@ -121,7 +123,9 @@ async function perform(options: Options): Promise<Outcome> {
       ...(measurements?.skipped.map(({ how, why }) => `not measured: ${how}: ${why}`) ?? []),
       "",
       command,
-      ...written.map((path) => `written: ${path}`),
+      ...[...written, ...(plot !== undefined && measurements ? [plot] : [])].map(
+        (path) => `written: ${path}`,
+      ),
       ...(live ? [`answers for ${live.route}: ${live.revision}`] : []),
     ],
   };
@@ -142,11 +146,18 @@ async function measure(
       cache: cache === "none" ? undefined : cache,
       open: openModelOn(runtime),
       inFlight: workers + 2,
-      others: await Promise.all((options.beside ?? []).map((path) => loadModel(path))),
+      others: await Promise.all(
+        (options.beside ?? []).map(async (path) => ({ name: basename(path), head: await loadModel(path) })),
+      ),
+      openTrainer: () => Runtime.open(() => OrtWorker.start()),
+      threads: availableParallelism(),
       openEngine: async () =>
         Engine.open(await Runtime.open(() => OrtWorker.start()), { threads: availableParallelism() }),
       files: { head: options.head, backbone: options.backbone, from: options.from, data },
       onFeature: progressBar("features"),
+      onWay: (how) => {
+        if (process.stderr.isTTY) process.stderr.write(`${how}\n`);
+      },
     });
   } finally {
     await runtime.close();
@@ -168,45 +179,67 @@ function hint({ way }: Finding, { head, backbone, data = "FOLDER" }: Options): s
     : `polyhead teach --backbone ${backbone} --data ${data} -o ${basename(head, ".onnx")}-new.onnx`;
 }
 
-async function write(
-  folder: string,
-  headPath: string,
-  head: Model,
-  fits: boolean,
-  best: MadeWay | undefined,
-): Promise<string[]> {
-  const files = fits ? new Map([[basename(headPath), head]]) : (best?.files ?? new Map());
-  const paths: string[] = [];
-  for (const [name, model] of files) {
-    const path = join(folder, basename(name));
-    await saveModel(path, model);
-    paths.push(path);
-  }
-  return paths;
+async function write(folder: string, files: ReadonlyMap<string, Model>): Promise<string[]> {
+  const written = [...files].map(([name, model]) => [join(folder, basename(name)), model] as const);
+  await saveModels(written);
+  return written.map(([path]) => path);
 }
 
-/** Adds what was made, and points the route to it. */
-async function goLive(options: Options, route: string, path: string) {
-  const control = await openControl(options, "change");
-  const isNew = !(await control.routes()).some(({ name }) => name === route);
-  const revision = await control.add(await loadModel(path), basename(path), route);
-  if (!isNew) await control.switch({ [route]: revision });
-  return { route, revision };
+/** Adds what was made, a backbone of its own first, and points the route to the head. */
+async function goLive(options: Options, route: string, files: ReadonlyMap<string, Model>) {
+  const made = [...files].map(([name, model]) => ({ title: basename(name), model }));
+  const head = made.pop();
+  return head && publish(route, head, made[0], options);
+}
+
+/** @throws PolyheadError INVALID_ARGUMENT for options that take others */
+function requireSense({ route, apply, plot, data }: Options): void {
+  if (route !== undefined && apply === undefined) {
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      "--route goes with --apply, which names a folder for the head.",
+      { route },
+    );
+  }
+  if (plot !== undefined && data === undefined) {
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      "--plot goes with --data: without images nothing is measured.",
+      {
+        plot,
+      },
+    );
+  }
 }
 
 function tableOf(ways: readonly MadeWay[]): string[] {
   const milliseconds = (value: number | undefined) => (value === undefined ? "" : `${value.toFixed(2)} ms`);
   return table([
-    ["way", "how", "quality", "request", "beside others", "bytes", "to make", "other heads"],
-    ...ways.map(({ way, how, quality, measure, milliseconds: cost, bytes, seconds, others }) => [
-      way,
-      how,
-      `${measure} ${interval(quality)}`,
-      milliseconds(cost.alone),
-      milliseconds(cost.beside),
-      String(bytes),
-      `${seconds.toFixed(1)} s`,
-      others,
-    ]),
+    [
+      "way",
+      "how",
+      "quality",
+      "judged on",
+      "request",
+      "beside others",
+      "bytes",
+      "to make",
+      "made of",
+      "other heads",
+    ],
+    ...ways.map(
+      ({ way, how, quality, measure, judgedOn, milliseconds: cost, bytes, seconds, data, others }) => [
+        way,
+        how,
+        `${measure} ${interval(quality)}`,
+        judgedOn,
+        milliseconds(cost.alone),
+        milliseconds(cost.beside),
+        String(bytes),
+        `${seconds.toFixed(1)} s`,
+        data,
+        others,
+      ],
+    ),
   ]);
 }
