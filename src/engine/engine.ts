@@ -143,13 +143,16 @@ export class Engine {
   /** All loaded models, live or not. */
   get models(): LoadedModel[] {
     const { members, routes } = this.#current;
+    const users = new Map<string, string[]>([...members.keys()].map((revision) => [revision, []]));
+    for (const [name, route] of routes)
+      for (const { revision } of route.members) users.get(revision)?.push(name);
     return [...members.values()].map((member) => ({
       revision: member.revision,
       metadata: member.metadata,
       through: member.providers.map(({ revision }) => revision),
       inputs: [...member.inputs.keys()],
       signature: member.signature,
-      routes: [...routes].flatMap(([name, route]) => (route.uses(member.revision) ? [name] : [])),
+      routes: users.get(member.revision) ?? [],
     }));
   }
 

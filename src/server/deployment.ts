@@ -1,20 +1,22 @@
 /**
- * The service itself: an engine that runs what a store's routes say. Every change goes to the store first, durably,
+ * The service itself: a store and an engine that runs what its routes say. Every change goes to the store first, durably,
  * and then to the engine, so that whoever was told of a change finds it again after a crash; models are loaded and
- * tried out before either. Changes of the store by other processes are followed.
+ * tried out before either. Changes of the store by other processes are followed. What runs is the business of
+ * `live-models.ts` and `live-routes.ts`; here stands what may be asked, one change after the other.
  */
 import { asPolyheadError, PolyheadError } from "../base/errors.js";
-import type { Engine, LoadedModel } from "../engine/index.js";
+import type { Engine } from "../engine/index.js";
 import { toEvaluation } from "../onnx/evaluation.js";
-import type { Metadata } from "../onnx/metadata.js";
 import type { Model } from "../onnx/model.js";
 import { readModel } from "../onnx/read.js";
 import { modelBytes } from "../onnx/write.js";
-import type { Route, RouteChange, RoutesDocument, Store } from "../store/index.js";
-import { isRetargeting, retargeted, routeTo, withCandidate } from "../store/index.js";
+import type { Route, Store } from "../store/index.js";
+import { retargeted, routeTo, withCandidate } from "../store/index.js";
 import { Answering } from "./answering.js";
 import { Comparisons } from "./comparisons.js";
-import { type NamedBackbone, withPlan } from "./head-plan.js";
+import { withPlan } from "./head-plan.js";
+import { LiveModels, nameOf, type Report } from "./live-models.js";
+import { LiveRoutes, type LiveRoutesParts } from "./live-routes.js";
 import { prometheusText } from "./metrics.js";
 import { DEFAULT_LIMITS } from "./protocol/limits.js";
 import type {
@@ -32,7 +34,7 @@ import type {
   Service,
 } from "./service.js";
 import { Statistics } from "./statistics.js";
-import { fromStored, historyOf, toEngine, toStored } from "./targets.js";
+import { fromStored, toStored } from "./targets.js";
 import { type Observation, Trials } from "./trials.js";
 
 /** Settings of a deployment. */
@@ -45,6 +47,17 @@ export interface DeploymentOptions {
   readonly log?: (event: Readonly<Record<string, unknown>>) => void;
 }
 
+/** What a deployment is made of. */
+interface DeploymentParts {
+  readonly store: Store;
+  readonly engine: Engine;
+  readonly models: LiveModels;
+  readonly routes: LiveRoutes;
+  readonly statistics: Statistics;
+  readonly trials: Trials;
+  readonly report: Report;
+}
+
 /** A store's routes, running. */
 export class Deployment implements Service {
   readonly name = "polyhead";
@@ -52,30 +65,32 @@ export class Deployment implements Service {
   readonly #store: Store;
   readonly #engine: Engine;
   readonly #log: (event: Readonly<Record<string, unknown>>) => void;
-  readonly #statistics = new Statistics();
+  readonly #report: Report;
+  readonly #statistics: Statistics;
   readonly #comparisons = new Comparisons();
-  readonly #trials = new Trials();
+  readonly #trials: Trials;
   readonly #answering: Answering;
-  /** Why routes of the store do not run. */
-  readonly #unavailable = new Map<string, string>();
-  /** Routes as clients see them, one entry a revision, until something changes. */
-  readonly #served = new Map<string, readonly ServedModel[]>();
-  #document: RoutesDocument;
+  readonly #models: LiveModels;
+  readonly #routes: LiveRoutes;
   #changes: Promise<unknown> = Promise.resolve();
   #isDraining = false;
   #stopFollowing: () => void = () => {};
 
-  private constructor(store: Store, engine: Engine, document: RoutesDocument, options: DeploymentOptions) {
-    this.#store = store;
-    this.#engine = engine;
-    this.#document = document;
-    this.version = options.version ?? "";
-    this.#log = options.log ?? (() => {});
+  private constructor(parts: DeploymentParts, { version, log, imagePixels }: DeploymentOptions) {
+    this.#store = parts.store;
+    this.#engine = parts.engine;
+    this.#models = parts.models;
+    this.#routes = parts.routes;
+    this.#statistics = parts.statistics;
+    this.#trials = parts.trials;
+    this.#report = parts.report;
+    this.version = version ?? "";
+    this.#log = log ?? (() => {});
     this.#answering = new Answering({
-      engine,
+      engine: parts.engine,
       statistics: this.#statistics,
       comparisons: this.#comparisons,
-      imagePixels: options.imagePixels ?? DEFAULT_LIMITS.imagePixels,
+      imagePixels: imagePixels ?? DEFAULT_LIMITS.imagePixels,
       model: (name, version) => this.model(name, version),
       observed: (route, revision, observation) => this.#observe(route, revision, observation),
     });
@@ -86,11 +101,21 @@ export class Deployment implements Service {
    * @throws PolyheadError STORE_DAMAGED when the routes cannot be read
    */
   static async open(store: Store, engine: Engine, options: DeploymentOptions = {}): Promise<Deployment> {
-    const made = new Deployment(store, engine, await store.routes(), options);
-    await made.#apply(made.#document);
-    void made.#change(() => made.#loadReady(made.#pastRevisions()));
+    const report: Report = (what, thrown, more = {}) => {
+      const { code, message } = asPolyheadError(thrown, "INTERNAL", "A change failed");
+      options.log?.({ level: "error", what, code, message, ...more });
+    };
+    const [statistics, trials] = [new Statistics(), new Trials()];
+    const models = new LiveModels(store, engine, report);
+    const applied: LiveRoutesParts["applied"] = (routes, switched) => {
+      for (const name of switched) statistics.switched(name);
+      trials.follow(routes);
+    };
+    const routes = await LiveRoutes.open({ store, engine, models, report, applied });
+    const made = new Deployment({ store, engine, models, routes, statistics, trials, report }, options);
+    void made.#change(() => routes.loadPast());
     made.#stopFollowing = await store.watch(() => {
-      made.#change(() => made.#follow()).catch((thrown) => made.#report("follow", thrown));
+      made.#change(() => routes.follow()).catch((thrown) => report("follow", thrown));
     });
     return made;
   }
@@ -121,22 +146,11 @@ export class Deployment implements Service {
   }
 
   models(): readonly ServedModel[] {
-    return [...this.#engine.routes.keys()].map((name) => this.model(name));
+    return this.#routes.all();
   }
 
   model(name: string, version?: string): ServedModel {
-    const known = this.#served.get(name) ?? this.#describe(name);
-    this.#served.set(name, known);
-    const model = version === undefined ? known[0] : known.find(({ versions }) => versions[0] === version);
-    if (!model) {
-      const expected = known.flatMap(({ versions }) => versions.slice(0, 1));
-      throw new PolyheadError(
-        "NOT_FOUND",
-        `The route ${JSON.stringify(name)} has no revision ${JSON.stringify(version)}; it has ${expected.join(", ")}.`,
-        { route: name, version, expected },
-      );
-    }
-    return { ...model, versions: known.map(({ versions }) => versions[0] ?? "") };
+    return this.#routes.model(name, version);
   }
 
   infer(request: InferenceRequest): Promise<InferenceResult> {
@@ -152,47 +166,27 @@ export class Deployment implements Service {
     return this.#statistics.report(name, version);
   }
 
-  async repositoryIndex(readyOnly: boolean): Promise<readonly RepositoryEntry[]> {
-    const ready = this.models().map(({ name, versions }) => ({
-      name,
-      version: versions[0] ?? "",
-      state: "READY" as const,
-      reason: "",
-    }));
-    if (readyOnly) return ready;
-    const live = new Set(ready.map(({ name }) => name));
-    const others = new Map<string, RepositoryEntry>();
-    const add = (name: string, version: string, reason: string) => {
-      if (!live.has(name)) others.set(name, { name, version, state: "UNAVAILABLE", reason });
-    };
-    for (const { title, revision, role } of await this.#store.models())
-      if (role !== "backbone" && role !== "adapter")
-        add(nameOf(title), revision, "kept in the store, without a route");
-    for (const { routes } of this.#document.history)
-      for (const { name, from } of routes) add(name, from?.targets[0]?.revision ?? "", "unloaded");
-    for (const [name, reason] of this.#unavailable)
-      add(name, this.#document.routes.get(name)?.targets[0]?.revision ?? "", reason);
-    return [...ready, ...others.values()];
+  repositoryIndex(readyOnly: boolean): Promise<readonly RepositoryEntry[]> {
+    return this.#routes.repositoryIndex(readyOnly);
   }
 
   async repositoryLoad(name: string, file: Uint8Array | undefined, author: Author): Promise<void> {
     if (file) {
-      const isNew = !this.#document.routes.has(name);
+      const isNew = !this.#routes.document.routes.has(name);
       const revision = await this.addModel(file, name, author);
       if (!isNew) await this.setTargets({ [name]: plainTarget(revision) }, author);
       return;
     }
     if (this.#engine.routes.has(name)) return;
-    const past = this.#document.history.toReversed().flatMap(({ routes }) => routes);
-    const target = past.find((each) => each.name === name && each.from)?.from;
+    const target = this.#routes.past(name);
     const titled = (await this.#store.models()).find(({ title }) => nameOf(title) === name);
     const route = target ?? (titled && routeTo(titled.revision));
-    if (!route) throw this.#noRoute(name);
+    if (!route) throw this.#routes.noRoute(name);
     await this.#change(() => this.#put({ [name]: route }, author, "load"));
   }
 
   async repositoryUnload(name: string, author: Author): Promise<void> {
-    if (this.#engine.routes.has(name) && !this.#document.routes.has(name)) {
+    if (this.#engine.routes.has(name) && !this.#routes.document.routes.has(name)) {
       throw new PolyheadError(
         "INVALID_ARGUMENT",
         `${JSON.stringify(name)} is a backbone that other models read; it cannot be unloaded.`,
@@ -203,13 +197,11 @@ export class Deployment implements Service {
   }
 
   routes(): readonly RouteStatus[] {
-    const names = [...this.#engine.routes.keys()].filter((name) => this.#document.routes.has(name));
-    return names.map((name) => this.route(name));
+    return this.#routes.names.map((name) => this.route(name));
   }
 
   route(name: string): RouteStatus {
-    const stored = this.#document.routes.get(name);
-    if (!stored) throw this.#noRoute(name);
+    const stored = this.#routes.stored(name);
     const { metadata } = this.model(name);
     const target = fromStored(stored);
     const canaries = target.revisions.slice(1).map(({ revision }) => revision);
@@ -219,23 +211,20 @@ export class Deployment implements Service {
       ...target,
       task: metadata.task,
       labels: metadata.labels?.length,
-      quality: this.#adapterOf(target.revisions[0]?.revision ?? "")?.quality ?? metadata.quality,
+      quality: this.#models.adapterOf(target.revisions[0]?.revision ?? "")?.quality ?? metadata.quality,
       ...this.#statistics.totals(name),
       comparisons: this.#comparisons.report(name, [...compared, ...target.shadows]),
     };
   }
 
   history(name?: string): readonly HistoryEntry[] {
-    const all = this.#document.history.toReversed().flatMap(historyOf);
-    const own = name === undefined ? all : all.filter(({ route }) => route === name);
-    if (name !== undefined && own.length === 0 && !this.#engine.routes.has(name)) throw this.#noRoute(name);
-    return own;
+    return this.#routes.history(name);
   }
 
   async addModel(file: Uint8Array, route: string | undefined, author: Author): Promise<string> {
     const { model } = toEvaluation(await readModel(file));
     return this.#change(() => this.#add(model, route, author)).catch(async (thrown) => {
-      throw await withPlan(thrown, model, route, () => this.#backboneModels());
+      throw await withPlan(thrown, model, route, () => this.#models.backboneModels());
     });
   }
 
@@ -250,9 +239,10 @@ export class Deployment implements Service {
    */
   async putLive(model: Model, route: string, author: Author): Promise<string> {
     return this.#change(async () => {
-      const revision = await this.#engine.load(model);
-      await this.#store.put(model, { title: `${route}.onnx` });
-      const shadows = (this.#document.routes.get(route)?.shadows ?? []).filter((each) => each !== revision);
+      const revision = await this.#models.keep(model, () => `${route}.onnx`);
+      const shadows = (this.#routes.document.routes.get(route)?.shadows ?? []).filter(
+        (each) => each !== revision,
+      );
       const target = { ...routeTo(revision), ...(shadows.length > 0 && { shadows }) };
       await this.#put({ [route]: target }, author, "switch");
       return revision;
@@ -266,28 +256,24 @@ export class Deployment implements Service {
    */
   async keep(model: Model, title: string): Promise<string> {
     return this.#change(async () => {
-      const revision = await this.#engine.load(model);
-      await this.#store.put(model, { title });
-      await this.#apply(this.#document);
+      const revision = await this.#models.keep(model, () => title);
+      await this.#routes.apply();
       return revision;
     });
   }
 
   /** Whether the store's routes or their history know a revision under a route. */
   knows(route: string, revision: string): boolean {
-    const past = this.#document.history.flatMap(({ routes }) => routes.filter(({ name }) => name === route));
-    const targets = [this.#document.routes.get(route), ...past.flatMap(({ from, to }) => [from, to])];
-    return targets.some((each) => each?.targets.some((target) => target.revision === revision));
+    return this.#routes.knows(route, revision);
   }
 
   async #add(model: Model, route: string | undefined, author: Author): Promise<string> {
-    const revision = await this.#engine.load(model);
-    await this.#store.put(model, { title: `${route ?? revision.slice(0, 12)}.onnx` });
+    const revision = await this.#models.keep(model, (made) => `${route ?? made.slice(0, 12)}.onnx`);
     if (route === undefined) {
-      await this.#apply(this.#document);
+      await this.#routes.apply();
       return revision;
     }
-    if (!this.#document.routes.has(route)) {
+    if (!this.#routes.document.routes.has(route)) {
       await this.#put({ [route]: routeTo(revision) }, author, "add");
       return revision;
     }
@@ -296,14 +282,14 @@ export class Deployment implements Service {
       (routes) => routes.set(route, withCandidate(routes.get(route) ?? routeTo(revision), revision)),
       { by, reason, action: "add" },
     );
-    await this.#apply(document);
+    await this.#routes.apply(document);
     return revision;
   }
 
   setTargets(changes: Readonly<Record<string, RouteTarget>>, author: Author): Promise<number> {
     return this.#change(async () => {
       for (const [name, { limits }] of Object.entries(changes)) {
-        if (!this.#document.routes.has(name)) throw this.#noRoute(name);
+        this.#routes.stored(name);
         if (limits?.agreement === undefined) continue;
         const { task } = this.model(name).metadata;
         if (task !== undefined && task !== "classification") throw noAgreement(name, task);
@@ -333,7 +319,7 @@ export class Deployment implements Service {
   rollback(route: string, author: Author): Promise<number> {
     return this.#change(async () => {
       this.model(route);
-      const before = this.#retargetings().findLast(({ name }) => name === route)?.from;
+      const before = this.#routes.before(route);
       if (!before) {
         throw new PolyheadError("NOT_FOUND", `The route ${JSON.stringify(route)} was nothing else before.`, {
           route,
@@ -345,7 +331,7 @@ export class Deployment implements Service {
 
   async removeRoute(route: string, author: Author): Promise<void> {
     await this.#change(async () => {
-      if (!this.#document.routes.has(route)) throw this.#noRoute(route);
+      this.#routes.stored(route);
       await this.#put({ [route]: null }, author, "remove");
     });
   }
@@ -373,7 +359,7 @@ export class Deployment implements Service {
     { by, reason }: Author,
     action: string,
   ): Promise<number> {
-    for (const route of Object.values(changes)) if (route) await this.#load(route);
+    for (const route of Object.values(changes)) if (route) await this.#models.load(route);
     const document = await this.#store.change(
       (routes) => {
         for (const [name, route] of Object.entries(changes)) {
@@ -383,143 +369,7 @@ export class Deployment implements Service {
       },
       { by, reason: reason ?? action, action },
     );
-    return this.#apply(document);
-  }
-
-  /** Takes over what others changed, and tries anew what did not run; its own changes have been applied before. */
-  async #follow(): Promise<void> {
-    const document = await this.#store.routes();
-    const isOwn = document.generation === this.#document.generation;
-    if (!isOwn || this.#unavailable.size > 0) await this.#apply(document);
-  }
-
-  /**
-   * Makes the engine what the document says; all routes change at once.
-   * @returns the generation from which on it holds
-   */
-  async #apply(document: RoutesDocument): Promise<number> {
-    const changes: Record<string, ReturnType<typeof toEngine> | null> = {};
-    this.#unavailable.clear();
-    for (const [name, route] of document.routes) {
-      try {
-        await this.#load(route);
-        changes[name] = toEngine(route);
-        await this.#loadReady(route.candidates ?? []);
-      } catch (thrown) {
-        this.#unavailable.set(
-          name,
-          asPolyheadError(thrown, "LOAD_FAILED", "The model could not be loaded").message,
-        );
-        this.#report("load", thrown, { route: name });
-      }
-    }
-    for (const name of this.#engine.routes.keys()) if (!document.routes.has(name)) changes[name] = null;
-    for (const [name, revision] of await this.#backbones())
-      if (!document.routes.has(name)) changes[name] = { revisions: [{ revision, weight: 1 }] };
-    const generation = await this.#engine.assign(changes);
-    this.#served.clear();
-    for (const name of changedRoutes(this.#document, document)) this.#statistics.switched(name);
-    this.#document = document;
-    this.#trials.follow(document.routes);
-    // What was asked for holds; a model too many is tried again with the next change.
-    await this.#unloadRest().catch((thrown) => this.#report("unload", thrown));
-    this.#served.clear();
-    return generation;
-  }
-
-  async #backboneModels(): Promise<NamedBackbone[]> {
-    const names = [...(await this.#backbones())];
-    return Promise.all(
-      names.map(async ([name, revision]) => ({ name, model: await this.#store.model(revision) })),
-    );
-  }
-
-  /** Loaded backbones by the names that they were kept under; they are models without being routes. */
-  async #backbones(): Promise<ReadonlyMap<string, string>> {
-    const loaded = this.#loadedModels();
-    const kept = (await this.#store.models()).filter(
-      ({ role, revision }) => role === "backbone" && loaded.has(revision),
-    );
-    return new Map(kept.map(({ title, revision }) => [nameOf(title), revision]));
-  }
-
-  async #load({ targets, shadows = [] }: Route): Promise<void> {
-    for (const revision of [...targets.map((each) => each.revision), ...shadows])
-      await this.#loadRevision(revision);
-  }
-
-  /** Loads what nothing leads to yet or any more, so that a switch to it is quick; what fails is left out. */
-  async #loadReady(revisions: Iterable<string>): Promise<void> {
-    for (const revision of revisions)
-      await this.#loadRevision(revision).catch((thrown) => this.#report("load", thrown, { revision }));
-    this.#served.clear();
-  }
-
-  async #loadRevision(revision: string): Promise<void> {
-    if (this.#engine.has(revision)) return;
-    const model = await this.#store.model(revision);
-    try {
-      await this.#engine.load(model);
-    } catch (thrown) {
-      const isMismatch = thrown instanceof PolyheadError && thrown.code === "HEAD_MISMATCH";
-      if (!isMismatch || !(await this.#loadProviders())) throw thrown;
-      await this.#engine.load(model);
-    }
-  }
-
-  /** Loads the store's backbones and adapters that are not loaded yet. @returns whether there were any */
-  async #loadProviders(): Promise<boolean> {
-    const loaded = this.#loadedModels();
-    const missing = (await this.#store.models()).filter(
-      ({ role, revision }) => (role === "backbone" || role === "adapter") && !loaded.has(revision),
-    );
-    const backbonesFirst = missing.sort(
-      (a, b) => Number(a.role === "adapter") - Number(b.role === "adapter"),
-    );
-    let found = false;
-    for (const { revision } of backbonesFirst) {
-      const isLoaded = await this.#engine.load(await this.#store.model(revision)).catch(() => undefined);
-      found ||= isLoaded !== undefined;
-    }
-    return found;
-  }
-
-  /** Heads that no route, candidate or last change names are given up; backbones stay for heads to come. */
-  async #unloadRest(): Promise<void> {
-    const candidates = [...this.#document.routes.values()].flatMap((route) => route.candidates ?? []);
-    const kept = new Set([...candidates, ...this.#pastRevisions()]);
-    for (const { revision, routes, metadata } of this.#engine.models) {
-      const isProvider = metadata.role === "backbone" || metadata.role === "adapter";
-      if (routes.length === 0 && !isProvider && !kept.has(revision)) await this.#engine.unload(revision);
-    }
-  }
-
-  /** The revisions of a route that can be asked for, the one that answers by default first. */
-  #describe(name: string): readonly ServedModel[] {
-    const target = this.#engine.targets.get(name);
-    if (!target) throw this.#noRoute(name);
-    const past = this.#document.history
-      .toReversed()
-      .flatMap(({ routes }) => routes.filter((each) => each.name === name))
-      .flatMap(({ from }) => from?.targets ?? []);
-    const revisions = new Set([
-      ...target.revisions.map(({ revision }) => revision),
-      ...(target.shadows ?? []),
-      ...(this.#document.routes.get(name)?.candidates ?? []),
-      ...past.map(({ revision }) => revision),
-    ]);
-    const loaded = this.#loadedModels();
-    return [...revisions].flatMap((revision) => {
-      const model = loaded.get(revision);
-      return model ? [{ name, versions: [revision], ...model.signature, metadata: model.metadata }] : [];
-    });
-  }
-
-  /** What is known of the adapter that a revision reads through; undefined where there is none. */
-  #adapterOf(revision: string): Metadata | undefined {
-    const loaded = this.#loadedModels();
-    const through = (loaded.get(revision)?.through ?? []).flatMap((each) => loaded.get(each)?.metadata ?? []);
-    return through.find(({ role }) => role === "adapter");
+    return this.#routes.apply(document);
   }
 
   /** Counts for a canary on trial what it did, and takes it away when it has crossed its limits. */
@@ -535,7 +385,7 @@ export class Deployment implements Service {
   }
 
   async #removeCanary(name: string, canary: string, reason: string): Promise<void> {
-    const route = this.#document.routes.get(name);
+    const route = this.#routes.document.routes.get(name);
     const [main, ...canaries] = route?.targets ?? [];
     // Somebody may have changed the route meanwhile; then it is no concern of this trial any more.
     if (!route || !main || !canaries.some(({ revision }) => revision === canary)) return;
@@ -546,56 +396,12 @@ export class Deployment implements Service {
     this.#log({ level: "warn", what: "rollback", route: name, message: reason });
   }
 
-  /** What the last changes led away from. */
-  #pastRevisions(): Set<string> {
-    const last = this.#retargetings().slice(-REMEMBERED);
-    return new Set(last.flatMap(({ from }) => from?.targets.map(({ revision }) => revision) ?? []));
-  }
-
-  /** Changes that moved routes, oldest first. */
-  #retargetings(): readonly RouteChange[] {
-    return this.#document.history.flatMap(({ routes }) => routes).filter(isRetargeting);
-  }
-
-  #loadedModels(): ReadonlyMap<string, LoadedModel> {
-    return new Map(this.#engine.models.map((each) => [each.revision, each]));
-  }
-
   /** One change after the other. */
   #change<T>(change: () => Promise<T>): Promise<T> {
     const done = this.#changes.then(change);
     this.#changes = done.catch(() => {});
     return done;
   }
-
-  #report(what: string, thrown: unknown, more: Readonly<Record<string, unknown>> = {}): void {
-    const { code, message } = asPolyheadError(thrown, "INTERNAL", "A change failed");
-    this.#log({ level: "error", what, code, message, ...more });
-  }
-
-  #noRoute(name: string): PolyheadError {
-    const reason = this.#unavailable.get(name);
-    const known = [...this.#engine.routes.keys()];
-    return new PolyheadError(
-      "NOT_FOUND",
-      reason
-        ? `The route ${JSON.stringify(name)} does not run: ${reason}`
-        : `No route is called ${JSON.stringify(name)}; expected one of ${known.join(", ") || "none, as none was added"}.`,
-      { route: name, expected: known },
-    );
-  }
-}
-
-/** Changes whose earlier revisions stay loaded, so that going back is as quick as a switch. */
-const REMEMBERED = 16;
-
-/** Routes that answer otherwise in one document than in the other. */
-function changedRoutes(before: RoutesDocument, after: RoutesDocument): string[] {
-  const names = new Set([...before.routes.keys(), ...after.routes.keys()]);
-  const routeOf = ({ routes }: RoutesDocument, name: string) => routes.get(name) ?? null;
-  return [...names].filter((name) =>
-    isRetargeting({ from: routeOf(before, name), to: routeOf(after, name) }),
-  );
 }
 
 function noAgreement(route: string, task: string): PolyheadError {
@@ -608,8 +414,4 @@ function noAgreement(route: string, task: string): PolyheadError {
 
 function plainTarget(revision: string): RouteTarget {
   return { revisions: [{ revision, weight: 1 }], shadows: [] };
-}
-
-function nameOf(title: string): string {
-  return title.replace(/\.onnx$/, "");
 }
