@@ -5,7 +5,7 @@ import { asPolyheadError, type PolyheadError } from "../base/errors.js";
 import type { Answer, Engine, LoadedModel, RunOptions } from "../engine/index.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { decodeImage, imageTensor } from "../vision/image.js";
-import type { Comparisons } from "./comparisons.js";
+import { agreementMeasure, type Comparisons } from "./comparisons.js";
 import { commonPreprocessing, interpret } from "./images.js";
 import type { ImageRequest, ImageResult, InferenceRequest, InferenceResult, ServedModel } from "./service.js";
 import { spansOf } from "./spans.js";
@@ -113,7 +113,7 @@ export class Answering {
       spansOf(answer);
       for (const name of routes) {
         statistics.answered(name, rows, taken, answer);
-        const agreement = comparisons.add(name, answer, rows);
+        const agreement = comparisons.add(name, answer, rows, agreementMeasure(model(name).metadata));
         const revision = answer.routes[name]?.revision ?? "";
         observed(name, revision, { milliseconds: taken, failed: false, ...agreement });
       }

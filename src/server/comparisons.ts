@@ -3,6 +3,7 @@
  * compared row by row. Numbers only grow; they begin anew with the process.
  */
 import type { Answer } from "../engine/index.js";
+import type { Metadata } from "../onnx/metadata.js";
 import { sameShape } from "../tensor/shape.js";
 import { type Tensor, toNumbers } from "../tensor/tensor.js";
 import type { Comparison } from "./service.js";
@@ -13,8 +14,8 @@ export interface ComparisonAccount {
   readonly revision: string;
   readonly rows: number;
   readonly failed: number;
-  /** Rows of classifiers, and those with the same first class. */
-  readonly classified: number;
+  /** Rows that an agreement is known of, and the sum of their agreements. */
+  readonly judged: number;
   readonly agreed: number;
   /** Elements that were compared, and their differences. */
   readonly elements: number;
@@ -26,10 +27,25 @@ export interface ComparisonAccount {
 
 type Account = { -readonly [Name in keyof ComparisonAccount]: ComparisonAccount[Name] };
 
-/** Rows that two revisions classified, and those with the same first class. */
+/** Rows that two revisions answered alike or not, and the sum of their agreements, each from 0 to 1. */
 export interface Agreement {
   readonly compared: number;
   readonly agreed: number;
+}
+
+/**
+ * How two rows agree. `class`: 1 where the first class is the same, else 0. `cosine`: the cosine of the angle between them, 0
+ * where it is negative.
+ */
+export type AgreementMeasure = "class" | "cosine";
+
+/**
+ * How rows of a head agree; undefined where one number cannot say it, as for boxes. A head without a task that has labels is
+ * taken for a classifier, one without labels for an embedding.
+ */
+export function agreementMeasure({ task, labels }: Metadata): AgreementMeasure | undefined {
+  if (task === "classification" || (task === undefined && labels)) return "class";
+  return task === "embedding" || task === undefined ? "cosine" : undefined;
 }
 
 /** Comparisons by route and revision. */
@@ -37,23 +53,23 @@ export class Comparisons {
   readonly #accounts = new Map<string, Map<string, Account>>();
 
   /** An answer with what ran beside it. @returns how a canary that answered agrees with the main revision */
-  add(route: string, answer: Answer, rows: number): Agreement {
+  add(route: string, answer: Answer, rows: number, measure: AgreementMeasure | undefined): Agreement {
     const { revision, outputs, shadows, reference } = answer.routes[route] ?? NOTHING;
     for (const shadow of shadows) {
       const account = this.#of(route, shadow.revision);
       account.milliseconds += costOf(answer, shadow.revision, revision, rows);
       account.rows += rows;
-      if (shadow.outputs) compare(account, outputs, shadow.outputs);
+      if (shadow.outputs) compare(account, outputs, shadow.outputs, measure);
       else account.failed += rows;
     }
     if (!reference) return { compared: 0, agreed: 0 };
     const account = this.#of(route, revision);
-    const { classified, agreed } = account;
+    const { judged, agreed } = account;
     account.milliseconds += costOf(answer, reference.revision, revision, rows);
     account.rows += rows;
     // That the main revision failed is no fault of the canary: there is nothing to compare it with.
-    if (reference.outputs) compare(account, reference.outputs, outputs);
-    return { compared: account.classified - classified, agreed: account.agreed - agreed };
+    if (reference.outputs) compare(account, reference.outputs, outputs, measure);
+    return { compared: account.judged - judged, agreed: account.agreed - agreed };
   }
 
   /** What is known of some of a route's revisions. */
@@ -76,7 +92,7 @@ export class Comparisons {
       revision,
       rows: 0,
       failed: 0,
-      classified: 0,
+      judged: 0,
       agreed: 0,
       elements: 0,
       difference: 0,
@@ -91,13 +107,13 @@ export class Comparisons {
 const NOTHING = { revision: "", outputs: {}, shadows: [], reference: undefined };
 
 function shown(account: ComparisonAccount): Comparison {
-  const { revision, rows, failed, classified, agreed, elements, difference, largest, milliseconds } = account;
+  const { revision, rows, failed, judged, agreed, elements, difference, largest, milliseconds } = account;
   return {
     revision,
     rows,
     failed,
     cost: rows > 0 ? milliseconds / rows : 0,
-    ...(classified > 0 && { agreement: agreed / classified }),
+    ...(judged > 0 && { agreement: agreed / judged }),
     ...(elements > 0 && { meanDifference: difference / elements, maxDifference: largest }),
   };
 }
@@ -113,11 +129,17 @@ function compare(
   account: Account,
   expected: Readonly<Record<string, Tensor>>,
   got: Readonly<Record<string, Tensor>>,
+  measure: AgreementMeasure | undefined,
 ): void {
-  for (const [name, value] of Object.entries(got)) compareTensor(account, expected[name], value);
+  for (const [name, value] of Object.entries(got)) compareTensor(account, expected[name], value, measure);
 }
 
-function compareTensor(account: Account, expected: Tensor | undefined, got: Tensor): void {
+function compareTensor(
+  account: Account,
+  expected: Tensor | undefined,
+  got: Tensor,
+  measure: AgreementMeasure | undefined,
+): void {
   const isNumeric = ArrayBuffer.isView(got.data) && expected?.dtype === got.dtype;
   if (!expected || !isNumeric || !sameShape(expected.shape, got.shape)) return;
   const [left, right] = [toNumbers(expected), toNumbers(got)];
@@ -128,13 +150,28 @@ function compareTensor(account: Account, expected: Tensor | undefined, got: Tens
     account.difference += difference;
     account.largest = Math.max(account.largest, difference);
   }
-  const [rows = 0, classes = 0] = got.shape;
-  if (got.shape.length !== 2 || classes < 2) return;
+  const [rows = 0, width = 0] = got.shape;
+  if (!measure || got.shape.length !== 2 || width < 2) return;
   for (let row = 0; row < rows; row++) {
-    account.classified++;
-    const [start, end] = [row * classes, (row + 1) * classes];
-    if (firstClass(left.subarray(start, end)) === firstClass(right.subarray(start, end))) account.agreed++;
+    const [start, end] = [row * width, (row + 1) * width];
+    const [a, b] = [left.subarray(start, end), right.subarray(start, end)];
+    account.judged++;
+    account.agreed += measure === "cosine" ? cosine(a, b) : Number(firstClass(a) === firstClass(b));
   }
+}
+
+/** From 0 to 1; of equal rows 1, even where all is zero; 0 where something is no number. */
+function cosine(a: Float64Array, b: Float64Array): number {
+  let [product, left, right] = [0, 0, 0];
+  for (const [at, value] of a.entries()) {
+    const other = b[at] ?? Number.NaN;
+    product += value * other;
+    left += value * value;
+    right += other * other;
+  }
+  if (left === 0 && right === 0) return 1;
+  const angle = product / Math.sqrt(left * right);
+  return angle > 0 ? Math.min(1, angle) : 0;
 }
 
 function firstClass(scores: Float64Array): number {

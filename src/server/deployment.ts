@@ -11,9 +11,9 @@ import type { Model } from "../onnx/model.js";
 import { readModel } from "../onnx/read.js";
 import { modelBytes } from "../onnx/write.js";
 import type { Route, Store } from "../store/index.js";
-import { retargeted, routeTo, withCandidate } from "../store/index.js";
+import { requireRouteName, retargeted, routeTo, withCandidate } from "../store/index.js";
 import { Answering } from "./answering.js";
-import { Comparisons } from "./comparisons.js";
+import { agreementMeasure, Comparisons } from "./comparisons.js";
 import { withPlan } from "./head-plan.js";
 import { LiveModels, nameOf, type Report } from "./live-models.js";
 import { LiveRoutes, type LiveRoutesParts } from "./live-routes.js";
@@ -222,6 +222,7 @@ export class Deployment implements Service {
   }
 
   async addModel(file: Uint8Array, route: string | undefined, author: Author): Promise<string> {
+    if (route !== undefined) requireRouteName(route);
     const { model } = toEvaluation(await readModel(file));
     return this.#change(() => this.#add(model, route, author)).catch(async (thrown) => {
       throw await withPlan(thrown, model, route, () => this.#models.backboneModels());
@@ -235,9 +236,10 @@ export class Deployment implements Service {
   /**
    * Makes a model in evaluation mode answer for a route at once, a new one or one that is there, whose shadows stay.
    * @returns its revision
-   * @throws PolyheadError what loading throws; then the route is what it was
+   * @throws PolyheadError INVALID_ARGUMENT for a bad name, what loading throws; then the route is what it was
    */
   async putLive(model: Model, route: string, author: Author): Promise<string> {
+    requireRouteName(route);
     return this.#change(async () => {
       const revision = await this.#models.keep(model, () => `${route}.onnx`);
       const shadows = (this.#routes.document.routes.get(route)?.shadows ?? []).filter(
@@ -291,8 +293,8 @@ export class Deployment implements Service {
       for (const [name, { limits }] of Object.entries(changes)) {
         this.#routes.stored(name);
         if (limits?.agreement === undefined) continue;
-        const { task } = this.model(name).metadata;
-        if (task !== undefined && task !== "classification") throw noAgreement(name, task);
+        const { metadata } = this.model(name);
+        if (!agreementMeasure(metadata)) throw noAgreement(name, metadata.task);
       }
       const wanted = Object.entries(changes).map(([name, target]) => [name, toStored(target)] as const);
       return this.#put(Object.fromEntries(wanted), author, "switch");
@@ -404,10 +406,10 @@ export class Deployment implements Service {
   }
 }
 
-function noAgreement(route: string, task: string): PolyheadError {
+function noAgreement(route: string, task: string | undefined): PolyheadError {
   return new PolyheadError(
     "INVALID_ARGUMENT",
-    `The route ${JSON.stringify(route)} has the task ${JSON.stringify(task)}; agreement is about the first class of classifiers, so limit errors and latency only.`,
+    `The route ${JSON.stringify(route)} has the task ${JSON.stringify(task)}; agreement is about the first class of classifiers and the cosine of embeddings, so limit errors and latency only.`,
     { route, task },
   );
 }

@@ -96,15 +96,15 @@ export function prometheusText({ statistics, comparisons, gauges }: MetricSource
       ({ failed }) => failed,
     ),
     comparison(
-      "polyhead_shadow_classified_rows_total",
+      "polyhead_shadow_judged_rows_total",
       "counter",
-      "Rows that both revisions classified.",
-      ({ classified }) => classified,
+      "Rows whose agreement is known.",
+      ({ judged }) => judged,
     ),
     comparison(
       "polyhead_shadow_agreed_rows_total",
       "counter",
-      "Rows with the same first class.",
+      "Sum of their agreements, each from 0 to 1.",
       ({ agreed }) => agreed,
     ),
     comparison(
@@ -113,8 +113,8 @@ export function prometheusText({ statistics, comparisons, gauges }: MetricSource
       "Time for the comparison alone.",
       ({ milliseconds }) => milliseconds / 1000,
     ),
-    comparison("polyhead_shadow_agreement", "gauge", "Share of rows with the same first class.", (each) =>
-      each.classified > 0 ? each.agreed / each.classified : undefined,
+    comparison("polyhead_shadow_agreement", "gauge", "Mean agreement of rows, from 0 to 1.", (each) =>
+      each.judged > 0 ? each.agreed / each.judged : undefined,
     ),
     comparison("polyhead_shadow_score_difference", "gauge", "Mean absolute difference of outputs.", (each) =>
       each.elements > 0 ? each.difference / each.elements : undefined,

@@ -144,8 +144,8 @@ export interface CanaryLimits {
   /** Milliseconds at the 99th percentile. */
   readonly latency?: number | undefined;
   /**
-   * Least share of rows with the same first class as the main revision's, which then runs beside the canary on
-   * everything that the canary answers. For heads that classify.
+   * Least mean agreement of rows with the main revision's, which then runs beside the canary on everything that the
+   * canary answers. For heads that classify and for embeddings.
    */
   readonly agreement?: number | undefined;
 }
@@ -167,7 +167,7 @@ export interface HistoryEntry {
 export interface Comparison {
   readonly revision: string;
   readonly rows: number;
-  /** Share of rows with the same first class; absent for heads that do not classify. */
+  /** Of classifiers the share of rows with the same first class, of embeddings the mean cosine; absent for others. */
   readonly agreement?: number;
   /** Mean and largest absolute difference of outputs that have the same name and shape. */
   readonly meanDifference?: number;

@@ -10,7 +10,7 @@ export interface Observation {
   /** From admission to the answer. */
   readonly milliseconds: number;
   readonly failed: boolean;
-  /** Rows that the main revision classified too, and those with the same first class. */
+  /** Rows that the main revision answered too, and the sum of their agreements. */
   readonly compared: number;
   readonly agreed: number;
 }
@@ -91,7 +91,9 @@ export class Trials {
         ? [`the 99th percentile is ${slowest.toFixed(1)} ms, more than ${latency} ms`]
         : []),
       ...(compared > 0 && agreed / compared < agreement
-        ? [`${agreed} of ${compared} rows agree with the main revision, less than ${percent(agreement)}`]
+        ? [
+            `its ${compared} rows agree to ${percent(agreed / compared)} with the main revision's, less than ${percent(agreement)}`,
+          ]
         : []),
     ];
     if (reasons.length === 0) return undefined;

@@ -10,6 +10,7 @@ export {
   type Route,
   type RouteChange,
   type RoutesDocument,
+  requireRouteName,
   retargeted,
   routeTo,
   type Target,

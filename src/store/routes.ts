@@ -199,6 +199,16 @@ export function whyNotName(name: string): string | undefined {
     : "has no good name; expected up to 128 letters, digits, dots, dashes and underscores, first a letter or digit";
 }
 
+/**
+ * Refuses what cannot be the name of a route, for those who do much before they change one.
+ * @throws PolyheadError INVALID_ARGUMENT
+ */
+export function requireRouteName(name: string): void {
+  const wrong = whyNotName(name);
+  if (wrong === undefined) return;
+  throw new PolyheadError("INVALID_ARGUMENT", `The route ${JSON.stringify(name)} ${wrong}.`, { route: name });
+}
+
 /** Whether a value is a route. */
 export function isRoute(value: unknown): value is Route {
   return whyNotRoute(value) === undefined;

@@ -79,7 +79,7 @@ describe("a canary", () => {
       by: "polyhead",
       action: "rollback",
       reason: expect.stringMatching(
-        /crossed its limits: 0 of 3 rows agree with the main revision, less than 90 %/,
+        /crossed its limits: its 3 rows agree to 0 % with the main revision's, less than 90 %/,
       ),
     });
     expect((await ask(running)).routes.food?.revision).toBe(main);
@@ -123,7 +123,7 @@ describe("a canary", () => {
     expect(running.route("food").revisions).toHaveLength(2);
   });
 
-  it("of a head that does not classify has no limit of agreement", async () => {
+  it("of a head that neither classifies nor embeds has no limit of agreement", async () => {
     await expect(
       trial((trunk) => head(trunk, [3, 0, 0, 3]), { requests: 1, agreement: 0.5 }),
     ).resolves.toBeDefined();

@@ -3,10 +3,12 @@ import { mkdir, rename, rm, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { afterEach, describe, expect, it } from "vitest";
 import { readMetadata, withMetadata } from "../../src/onnx/metadata.js";
+import { readModel } from "../../src/onnx/read.js";
 import { revisionOf } from "../../src/onnx/revision.js";
 import { modelBytes } from "../../src/onnx/write.js";
 import type { Deployment } from "../../src/server/deployment.js";
 import { watchFolder } from "../../src/server/watch-folder.js";
+import { Store } from "../../src/store/index.js";
 import { backbone, deploy, endDeployments, head, image, newFolder, scoresOf } from "./small-deployment.js";
 
 const watches: (() => Promise<void>)[] = [];
@@ -70,7 +72,7 @@ describe("a watched folder", () => {
   });
 
   it("leaves what does not prove valid alone and says why, until it changes", async () => {
-    const { trunk, running, log, watch, put, revisions, folder } = await watched();
+    const { store, trunk, running, log, watch, put, revisions, folder } = await watched();
     await running.addModel(modelBytes(trunk), "trunk", { by: "test" });
     const main = await running.addModel(modelBytes(head(trunk, [1, 0, 0, 1])), "food", { by: "test" });
     await watch(running);
@@ -95,6 +97,8 @@ describe("a watched folder", () => {
         .map(({ name }) => name)
         .sort(),
     ).toEqual(["food", "trunk"]);
+    const kept = await (await Store.open(store, { readOnly: true })).models();
+    expect(kept.map(({ revision }) => revision)).not.toContain(await revisionOf(await readModel(whole)));
     await put("food.onnx", whole);
     await expect.poll(() => revisions("food"), PATIENCE).not.toEqual([main]);
     for (const file of ["food.onnx", "no good name.onnx"]) expect(refused(file)).toHaveLength(1);

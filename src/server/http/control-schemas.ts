@@ -17,7 +17,8 @@ const CanaryLimits = Type.Object(
       Type.Number({
         minimum: 0,
         maximum: 1,
-        description: "Least share of answers like the main revision's.",
+        description:
+          "Least agreement with the main revision: the share of rows with the same first class, or the mean cosine of embeddings.",
       }),
     ),
   },
@@ -90,7 +91,11 @@ export const RemoveAnswer = Type.Object({ removed: Type.String() });
 const Comparison = Type.Object({
   revision: Type.String(),
   rows: Type.Integer(),
-  agreement: Type.Optional(Type.Number()),
+  agreement: Type.Optional(
+    Type.Number({
+      description: "Share of rows with the same first class; of embeddings the mean cosine.",
+    }),
+  ),
   meanDifference: Type.Optional(Type.Number()),
   maxDifference: Type.Optional(Type.Number()),
   cost: Type.Number({ description: "Milliseconds for a row, in the mean." }),
