@@ -4,7 +4,7 @@
  */
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
-import { importTorch } from "../../src/formats/index.js";
+import { importSafetensors, importTorch } from "../../src/formats/index.js";
 import { compare } from "../../src/onnx/verify.js";
 import { readNpz } from "../../src/tensor/npz.js";
 import { float32 } from "../../src/tensor/tensor.js";
@@ -46,3 +46,29 @@ describe("tails of torchvision", () => {
     expect(notes.some((note) => /torchvision/i.test(note))).toBe(isKnown);
   });
 });
+
+describe("a few weights beside a head", () => {
+  it("are answered with the head's name, where there is more than the head", () => {
+    const shapes = { "classifier.weight": [2, 3], "vit.layernorm.weight": [3], "vit.pooler.weight": [3, 3] };
+    expect(() => importSafetensors(safetensors(shapes))).toThrow(/--head classifier; or describe the layers/);
+    const { model } = importSafetensors(safetensors(shapes), { head: "classifier" });
+    expect(model.graph.node.map(({ opType }) => opType)).toEqual(["Gemm"]);
+    expect(() => importSafetensors(safetensors({ "head.weight": [2, 3], "head.norm.weight": [3] }))).toThrow(
+      /what they compute.*\. Describe the layers/,
+    );
+  });
+});
+
+/** A file of zeros. */
+function safetensors(shapes: Readonly<Record<string, number[]>>): Uint8Array {
+  let end = 0;
+  const entries = Object.entries(shapes).map(([name, shape]) => {
+    const start = end;
+    end += 4 * shape.reduce((product, size) => product * size, 1);
+    return [name, { dtype: "F32", shape, data_offsets: [start, end] }] as const;
+  });
+  const header = Buffer.from(JSON.stringify(Object.fromEntries(entries)));
+  const length = Buffer.alloc(8);
+  length.writeBigUInt64LE(BigInt(header.length));
+  return Buffer.concat([length, header, Buffer.alloc(end)]);
+}

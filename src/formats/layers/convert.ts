@@ -10,10 +10,13 @@ import { GraphBuilder, type NamedValue } from "../tfjs/builder.js";
 import { nameOpenSizes } from "../tfjs/dimension.js";
 import { checkInputShape, type InputShapes, statedShape } from "../tfjs/inputs.js";
 import { isRecord, malformed } from "../tfjs/json.js";
+import { unsupported } from "../tfjs/unsupported.js";
 import type { Value } from "../tfjs/value.js";
 import { type BoundWeights, type Dialect, LayerCall } from "./rule.js";
+import { isOperation, operationName } from "./rules/operation.js";
 import { findLayerRule } from "./rules.js";
 import {
+  type CallSpec,
   isModelClass,
   type LayerSpec,
   type ModelSpec,
@@ -63,7 +66,7 @@ export function refuseUnknownLayers(spec: ModelSpec): void {
   for (const { layer } of allLayers(spec)) {
     const { className, name, registeredName } = layer;
     if (className === "InputLayer" || isModelClass(className) || findLayerRule(layer)) continue;
-    const label = registeredName ?? className;
+    const label = registeredName ?? (isOperation(layer) ? `${className} ${operationName(layer)}` : className);
     if (!unknown.has(label)) unknown.set(label, name);
   }
   if (unknown.size === 0) return;
@@ -146,7 +149,7 @@ class Conversion {
       stack.pop();
       const value = (reference: TensorReference) => this.#result(done, reference);
       const named = Object.entries(call.named).map(([name, reference]) => [name, value(reference)] as const);
-      done.set(key, this.#applyLayer(layer, call.inputs.map(value), named, call.options));
+      done.set(key, this.#applyLayer(layer, call.inputs.map(value), named, call));
     }
     return spec.outputs.map((reference) => this.#result(done, reference));
   }
@@ -166,7 +169,7 @@ class Conversion {
     layer: LayerSpec,
     inputs: readonly (Value | undefined)[],
     named: readonly (readonly [string, Value | undefined])[],
-    options: LayerCall["options"],
+    given: CallSpec,
   ): readonly (Value | undefined)[] {
     if (++this.#calls > MOST_CALLS) {
       throw new PolyheadError("LIMIT_EXCEEDED", `The model calls layers more than ${MOST_CALLS} times.`, {
@@ -175,13 +178,13 @@ class Conversion {
     }
     const { inner } = layer;
     if (inner && isModelClass(layer.className)) {
-      const given = [...inputs, ...named.map(([, value]) => value)];
-      if (given.length !== inner.inputs.length) {
+      const values = [...inputs, ...named.map(([, value]) => value)];
+      if (values.length !== inner.inputs.length) {
         throw malformed(
-          `The model ${JSON.stringify(layer.name)} is given ${given.length} inputs; it has ${inner.inputs.length}.`,
+          `The model ${JSON.stringify(layer.name)} is given ${values.length} inputs; it has ${inner.inputs.length}.`,
         );
       }
-      return this.#applyModel(inner, given);
+      return this.#applyModel(inner, values);
     }
     if (layer.className === "InputLayer")
       throw malformed(`Nothing is given to the input ${JSON.stringify(layer.name)}.`);
@@ -189,26 +192,28 @@ class Conversion {
     const presentNamed = named.flatMap(([name, value]) => (value ? [[name, value] as const] : []));
     // What it reads is not covered, which is on the list already; of several results, nothing reads more than eight.
     if (present.length < inputs.length || presentNamed.length < named.length) return Array(8).fill(undefined);
-    return this.#applyRule(layer, present, Object.fromEntries(presentNamed), options);
+    return this.#applyRule(layer, present, Object.fromEntries(presentNamed), given);
   }
 
   #applyRule(
     layer: LayerSpec,
     inputs: readonly Value[],
     named: Readonly<Record<string, Value>>,
-    options: LayerCall["options"],
+    given: CallSpec,
   ): readonly (Value | undefined)[] {
     this.#builder.enter(layer.name);
     try {
       const rule = findLayerRule(layer);
       if (!rule) throw malformed(`There is no rule for ${layer.className}.`);
+      refuseQuantised(layer);
       const call = new LayerCall({
         builder: this.#builder,
         dialect: this.#dialect,
         layer,
         inputs,
         named,
-        options,
+        constants: given.constants,
+        options: given.options,
         weights: this.#weightsOf(layer),
         applyModel: (inner, values) => this.#applyModel(inner, values).filter((value) => value !== undefined),
       });
@@ -292,6 +297,16 @@ function unique(name: string, taken: Set<string>): string {
   for (let copy = 1; taken.has(free); copy++) free = `${name}_${copy}`;
   taken.add(free);
   return free;
+}
+
+/** Layers that Keras quantised keep scales beside their weights and round what they are given. */
+function refuseQuantised({ config }: LayerSpec): void {
+  const { dtype, quantization_config: own } = config.raw;
+  const isQuantised = isRecord(dtype) && String(dtype.class_name).startsWith("Quantized");
+  if (!isQuantised && !isRecord(own)) return;
+  const policy = isRecord(dtype) && isRecord(dtype.config) ? dtype.config : {};
+  const name = policy.mode ?? policy.name ?? "by its configuration";
+  throw unsupported(`weights that Keras quantised (${String(name)}); save the model before it is quantised`);
 }
 
 /** The dtype of an input: real numbers are computed in float32; TF.js has no other whole numbers than int32. */

@@ -45,6 +45,8 @@ export class LayerCall {
   readonly layer: LayerSpec;
   readonly config: LayerConfig;
   readonly inputs: readonly Value[];
+  /** Numbers and lists of numbers that were given by place. */
+  readonly constants: ReadonlyMap<number, unknown>;
   /** Values that were given by name. */
   readonly named: Readonly<Record<string, Value>>;
   /** Other arguments that were given by name. */
@@ -57,6 +59,7 @@ export class LayerCall {
     dialect: Dialect;
     layer: LayerSpec;
     inputs: readonly Value[];
+    constants: ReadonlyMap<number, unknown>;
     named: Readonly<Record<string, Value>>;
     options: JsonRecord;
     weights: ReadonlyMap<string, Value>;
@@ -67,6 +70,7 @@ export class LayerCall {
     this.layer = parts.layer;
     this.config = parts.layer.config;
     this.inputs = parts.inputs;
+    this.constants = parts.constants;
     this.named = parts.named;
     this.options = parts.options;
     this.#weights = parts.weights;

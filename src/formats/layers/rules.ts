@@ -7,6 +7,7 @@ import { convolutionRules } from "./rules/convolution.js";
 import { coreRules } from "./rules/core.js";
 import { mergeRules } from "./rules/merge.js";
 import { normalizationRules } from "./rules/normalization.js";
+import { findOperation, isOperation } from "./rules/operation.js";
 import { poolingRules } from "./rules/pooling.js";
 import { resizeRules } from "./rules/resize.js";
 import { wrapperRules } from "./rules/wrapper.js";
@@ -51,10 +52,11 @@ const ALIASES: Readonly<Record<string, string>> = {
 };
 
 /** The rule for a layer; undefined when there is none, or when the class is the user's own. */
-export function findLayerRule({ className, registeredName, module }: LayerSpec): LayerRule | undefined {
+export function findLayerRule(layer: LayerSpec): LayerRule | undefined {
+  const { className, registeredName } = layer;
   const isOwn = registeredName !== undefined && !registeredName.startsWith("keras>");
-  const isOperation = module?.includes(".ops") === true;
-  if (isOwn || isOperation) return undefined;
+  if (isOwn) return undefined;
+  if (isOperation(layer)) return findOperation(layer);
   const name = Object.hasOwn(ALIASES, className) ? ALIASES[className] : className;
   return RULES.get(name ?? className);
 }

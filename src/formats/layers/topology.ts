@@ -25,6 +25,8 @@ export interface TensorReference {
 export interface CallSpec {
   /** What is given by place, in order. */
   readonly inputs: readonly TensorReference[];
+  /** Numbers and lists of numbers that are given by place, by their places among all that is given so. */
+  readonly constants: ReadonlyMap<number, unknown>;
   /** What is given by name. */
   readonly named: Readonly<Record<string, TensorReference>>;
   /** All else that is given by name, as JSON. */
@@ -160,7 +162,7 @@ function readSequential(name: string, config: JsonRecord, build: unknown, depth:
   for (const each of given) {
     const before = layers.at(-1);
     const inputs = before ? [{ layer: before.name, call: 0, tensor: 0 }] : [];
-    const layer = readLayer(each, depth + 1, [{ inputs, named: {}, options: {} }]);
+    const layer = readLayer(each, depth + 1, [{ inputs, constants: new Map(), named: {}, options: {} }]);
     if (taken.has(layer.name)) throw malformed(`Two layers have the name ${JSON.stringify(layer.name)}.`);
     taken.add(layer.name);
     layers.push(layer);
@@ -185,7 +187,7 @@ function inputLayer(model: string, first: LayerSpec | undefined, build: unknown)
     registeredName: undefined,
     name,
     config: new LayerConfig(name, { ...(shape && { batch_input_shape: shape }), dtype }),
-    calls: [{ inputs: [], named: {}, options: {} }],
+    calls: [{ inputs: [], constants: new Map(), named: {}, options: {} }],
     firstCall: 0,
     inner: undefined,
     builtFor: shape,
@@ -241,28 +243,38 @@ function readCall(json: unknown): CallSpec {
   return isRecord(json) ? readNewCall(json) : readOldCall(json);
 }
 
+/** Stands in Keras 2 for a layer where a number is given. */
+const CONSTANT = "_CONSTANT_VALUE";
+
 /** Keras 2 and TF.js: a list of `[name, call, tensor, keyword arguments]`, or one of them alone. */
 function readOldCall(json: unknown): CallSpec {
   const list = asList(json, "A call of a layer");
-  const entries = asReference(list) ? [list] : list;
+  const entries = asReference(list) || list[0] === CONSTANT ? [list] : list;
   const inputs: TensorReference[] = [];
+  const constants = new Map<number, unknown>();
   let keywords: JsonRecord = {};
-  for (const entry of entries) {
+  for (const [place, entry] of entries.entries()) {
     const reference = asReference(entry);
-    if (!reference)
-      throw malformed(`A call reads ${JSON.stringify(entry)?.slice(0, 80)}; expected a layer's result.`);
-    inputs.push(reference);
+    if (reference) inputs.push(reference);
+    else if (Array.isArray(entry) && entry[0] === CONSTANT) constants.set(place, entry[2]);
+    else throw malformed(`A call reads ${JSON.stringify(entry)?.slice(0, 80)}; expected a layer's result.`);
     const last: unknown = Array.isArray(entry) ? entry[3] : undefined;
     if (isRecord(last)) keywords = { ...keywords, ...last };
   }
-  return withKeywords(inputs, keywords);
+  return withKeywords(inputs, constants, keywords);
 }
 
 /** Keras 3: `{args, kwargs}`, in which tensors are records that name their history. */
 function readNewCall(json: JsonRecord): CallSpec {
   const inputs: TensorReference[] = [];
-  collect(json.args, inputs, 0);
-  return withKeywords(inputs, isRecord(json.kwargs) ? json.kwargs : {});
+  const constants = new Map<number, unknown>();
+  for (const [place, each] of asList(json.args ?? [], "The arguments of a call").entries()) {
+    const { length: before } = inputs;
+    collect(each, inputs, 0);
+    if (inputs.length === before && (typeof each === "number" || Array.isArray(each)))
+      constants.set(place, each);
+  }
+  return withKeywords(inputs, constants, isRecord(json.kwargs) ? json.kwargs : {});
 }
 
 function collect(value: unknown, found: TensorReference[], depth: number): void {
@@ -279,7 +291,11 @@ function history(tensor: JsonRecord): TensorReference {
   throw malformed("A tensor does not say which layer makes it; expected keras_history.");
 }
 
-function withKeywords(inputs: TensorReference[], keywords: JsonRecord): CallSpec {
+function withKeywords(
+  inputs: TensorReference[],
+  constants: ReadonlyMap<number, unknown>,
+  keywords: JsonRecord,
+): CallSpec {
   const named: Record<string, TensorReference> = {};
   const options: Record<string, unknown> = {};
   for (const [key, value] of Object.entries(keywords)) {
@@ -288,5 +304,5 @@ function withKeywords(inputs: TensorReference[], keywords: JsonRecord): CallSpec
     if (reference) named[key] = reference;
     else options[key] = value;
   }
-  return { inputs, named, options };
+  return { inputs, constants, named, options };
 }

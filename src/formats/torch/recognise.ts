@@ -192,25 +192,36 @@ function uncertain(state: State, weights: readonly NamedShape[], { path }: Hints
       { layers: weights.length, heads },
     );
   }
+  const whole =
+    path === "" ? heads.filter((name) => modulesOf(state).some((each) => !isWithin(each, name))) : [];
+  const part =
+    whole.length > 0
+      ? ` Take a part that is its head: ${whole.map((name) => `--head ${name}`).join(", or ")}; or`
+      : "";
   return unsupported(
     `The weights do not say by themselves what they compute: ${weights
       .slice(0, 8)
       .map(({ name, shape }) => `${name || "weight"} ${formatShape(shape ?? [])}`)
       .join(
         ", ",
-      )}. Describe the layers: --architecture '${JSON.stringify(draft(weights))}', with padding, activations and poolings filled in.`,
+      )}.${part === "" ? " Describe" : `${part} describe`} the layers: --architecture '${JSON.stringify(draft(weights))}', with padding, activations and poolings filled in.`,
     { layers: weights.slice(0, MOST_DRAFTED), draft: draft(weights), heads },
   );
 }
 
 const MOST_DRAFTED = 12;
 
+/** What torchvision, timm and Hugging Face call the heads of classifiers. */
+const HEAD_NAMES = ["fc", "classifier", "cls_classifier", "score", "heads", "head", "last_linear"];
+
+function isWithin(name: string, part: string): boolean {
+  return name === part || name.startsWith(`${part}.`);
+}
+
 /** Parts that are heads by their names, or the last layer if it is linear. */
 function likelyHeads(state: State): string[] {
   const modules = modulesOf(state);
-  const named = ["fc", "classifier", "heads", "head"].filter((head) =>
-    modules.some((name) => name === head || name.startsWith(`${head}.`)),
-  );
+  const named = HEAD_NAMES.filter((head) => modules.some((name) => isWithin(name, head)));
   if (named.length > 0) return named;
   const last = modules.findLast((name) => state.get(`${name}.weight`)?.shape.length === 2);
   return last === undefined ? [] : [last];
