@@ -22,6 +22,7 @@ import {
   type Known,
   type MeasureOptions,
   noClasses,
+  option,
   tapNames,
   UNTOUCHED,
   type WayToTry,
@@ -128,7 +129,11 @@ async function throughAdapter(options: MeasureOptions, made: string) {
   const adaptation = await adaptImages({ ...options, floor: 0, names: { head: basename(files.head) } });
   const { adapter, folded, report } = adaptation;
   const { chosen, quality } = report;
-  const from = files.from === undefined ? "" : ` --from ${files.from}`;
+  const given = [
+    option("from", files.from),
+    option("from-preprocess", options.fromPreprocess),
+    option("to-preprocess", options.toPreprocess),
+  ].join("");
   const name = `${basename(files.head, ".onnx")}-${learn === undefined ? "adapted" : "learned"}`;
   const out = `${name}.onnx`;
   const settings = [
@@ -139,11 +144,11 @@ async function throughAdapter(options: MeasureOptions, made: string) {
   ].join(" ");
   return {
     ...qualityOf(quality),
-    judgedOn: report.judgedOn,
+    judgedOn: options.test === undefined ? "cross-validation" : "the test images",
     data: made,
     files: new Map([[out, asOneHead(head, adaptation)]]),
     candidate: folded ? { head: folded } : { head, adapter },
-    command: `polyhead adapt --head ${files.head}${from} --to ${files.backbone} --data ${files.data} ${settings} -o ${name}-adapter.onnx --folded ${out}`,
+    command: `polyhead adapt --head ${files.head} --to ${files.backbone}${given} --data ${files.data} ${settings} -o ${name}-adapter.onnx --folded ${out}`,
   };
 }
 
@@ -189,7 +194,7 @@ function taughtAnew(options: MeasureOptions): WayToTry {
         files: new Map([[out, model]]),
         candidate: { head: model },
         tap: report.tap,
-        command: `polyhead teach --backbone ${files.backbone} --tap ${report.tap} --data ${files.data} -o ${out}`,
+        command: `polyhead teach --backbone ${files.backbone} --tap ${report.tap} --data ${files.data}${option("preprocess", options.toPreprocess)} -o ${out}`,
       };
     },
   };

@@ -18,6 +18,7 @@ import {
   type Known,
   type MeasureOptions,
   noClasses,
+  option,
   tapNames,
   type WayToTry,
 } from "./way-to-try.js";
@@ -104,7 +105,7 @@ async function trained(options: MeasureOptions, known: Known, way: "branch" | "f
         [out, tuned.head],
       ]),
       candidate: { head: tuned.head, ...(isNew && { backbone: tuned.backbone }) },
-      command: `polyhead tune ${files.backbone} --way ${way} --tap ${tap} --data ${files.data}${isNew ? ` --backbone-out ${backboneOut}` : ""} -o ${out}`,
+      command: `polyhead tune ${files.backbone} --way ${way} --tap ${tap} --data ${files.data}${option("preprocess", options.toPreprocess)}${isNew ? ` --backbone-out ${backboneOut}` : ""} -o ${out}`,
     };
   } finally {
     await runtime.close();

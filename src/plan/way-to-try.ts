@@ -75,6 +75,13 @@ export function tapNames({ to, taps }: Pick<MeasureOptions, "to" | "taps">): rea
   return taps ?? readMetadata(to).taps?.map(({ name }) => name) ?? new GraphIndex(to.graph).outputNames;
 }
 
+/** An option of a line for the shell, with its value quoted where it has to be; nothing for no value. */
+export function option(name: string, value: string | undefined): string {
+  if (value === undefined) return "";
+  const isPlain = /^[\w./:,=@%+-]+$/.test(value);
+  return ` --${name} ${isPlain ? value : `'${value.replaceAll("'", "'\\''")}'`}`;
+}
+
 /** Why nothing is trained: the classes are not known. */
 export function noClasses(): PolyheadError {
   return new PolyheadError(

@@ -6,7 +6,14 @@ import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { openEngine } from "../../src/index.js";
 import { graph, type Model, model, node, valueInfo, withMetadata } from "../../src/onnx/index.js";
-import { type Measured, measureWays, reasonFromGraphs, recommended, waysPlot } from "../../src/plan/index.js";
+import {
+  type Measured,
+  measureWays,
+  option,
+  reasonFromGraphs,
+  recommended,
+  waysPlot,
+} from "../../src/plan/index.js";
 import { plotSvg } from "../../src/report/plot.js";
 import { OrtWorker } from "../../src/runtime/node/ort-worker.js";
 import { Runtime } from "../../src/runtime/runtime.js";
@@ -100,7 +107,7 @@ describe("measured on photos", () => {
     const svg = plotSvg(waysPlot(ways));
     for (const { how } of ways) expect(svg).toContain(how);
     expect(svg.match(/stroke-opacity/g)).toHaveLength(ways.length);
-    expect(adapt?.command).toContain("polyhead adapt --head food.onnx --from backbone.onnx --to other.onnx");
+    expect(adapt?.command).toContain("polyhead adapt --head food.onnx --to other.onnx --from backbone.onnx");
     expect(tune?.command).toContain("polyhead teach --backbone other.onnx");
   });
 
@@ -126,6 +133,15 @@ describe("measured on photos", () => {
     expect(ways).toEqual([]);
     expect(skipped.map(({ way }) => way)).toEqual(["swap", "adapt", "adapt", "tune", "tune", "tune"]);
     for (const { why } of skipped) expect(why).not.toBe("");
+  });
+});
+
+describe("a line for the shell", () => {
+  it("quotes what the shell would take apart, and leaves the rest as it is", () => {
+    expect(option("from", undefined)).toBe("");
+    expect(option("from", "models/old.onnx")).toBe(" --from models/old.onnx");
+    expect(option("preprocess", '{"height":48}')).toBe(` --preprocess '{"height":48}'`);
+    expect(option("data", "Tom's photos")).toBe(" --data 'Tom'\\''s photos'");
   });
 });
 

@@ -12,6 +12,7 @@ import {
   type MadeWay,
   type Measurements,
   measureWays,
+  option,
   reasonFromGraphs,
   recommended,
   waysPlot,
@@ -173,9 +174,9 @@ function reasonsOf({ ways }: Measurements, best: MadeWay | undefined): string[] 
 }
 
 /** What to do next where nothing was measured, or nothing was good enough. */
-function hint({ way }: Finding, { head, backbone, data = "FOLDER" }: Options): string {
+function hint({ way }: Finding, { head, backbone, from, data = "FOLDER" }: Options): string {
   return way === "adapt"
-    ? `polyhead plan --backbone ${backbone} --head ${head} --data ${data}`
+    ? `polyhead plan --backbone ${backbone} --head ${head}${option("from", from)} --data ${data}`
     : `polyhead teach --backbone ${backbone} --data ${data} -o ${basename(head, ".onnx")}-new.onnx`;
 }
 
