@@ -1,12 +1,13 @@
 /**
- * A backbone is trained fully on one task, and the heads of two others follow it: what each keeps through its adapter, what it
+ * A backbone is trained fully on one task, and the heads of others follow it: what each keeps through its adapter, what it
  * would be worth without one, and what the adapter adds to a request. The demo's detector backbone and photos of food, which
- * are told apart by group, which is what the backbone is trained on, by kingdom and by shelf; judged on photos that nothing
- * was trained on.
+ * are told apart by group, which is what the backbone is trained on, by kingdom, by shelf and by colour; judged on photos that
+ * nothing was trained on.
  */
 import { copyFileSync, mkdirSync, mkdtempSync, readdirSync, rmSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
+import sharp from "sharp";
 import { upgradeHeads } from "../dist/adapt/index.js";
 import { listFolder } from "../dist/data/index.js";
 import { withGraph } from "../dist/onnx/extract.js";
@@ -45,6 +46,8 @@ const ANIMALS = [
   "molluscs",
   "freshwater fish",
 ];
+/** How warm a photo is: thirds of them, by how much more red than blue it has. */
+const COLOURS = ["cold", "neutral", "warm"];
 /** Every third photo is kept aside. */
 const KEPT_ASIDE = 3;
 
@@ -55,7 +58,7 @@ export async function measureUpgrade({ quick }) {
   const at = (/** @type {string[]} */ ...parts) => join(folder, ...parts);
   try {
     photosInto(at("all"), quick ? 18 : Number.POSITIVE_INFINITY);
-    const counts = deal(folder);
+    const counts = await deal(folder);
     const preprocessing = { range: [0, 255], layout: "nhwc", height: SIDE, width: SIDE };
     const { backbone: from } = await splitModel(
       declared(smaller((await detector()).backbone), preprocessing),
@@ -66,7 +69,7 @@ export async function measureUpgrade({ quick }) {
     const open = openModelOn(runtime);
     const common = { open, cache: at("features") };
     const heads = [];
-    for (const route of Object.keys(TASKS)) {
+    for (const route of [...Object.keys(TASKS), "colour"]) {
       const { model } = await teachImages({ ...common, backbone: from, tap: TAP, data: at("learn", route) });
       heads.push({ route, head: model, data: at("learn", route), test: at("test", route) });
     }
@@ -99,7 +102,7 @@ export async function measureUpgrade({ quick }) {
       return { route, quality, unadapted, chosen, added };
     });
     return {
-      title: `Two heads follow a backbone that was trained fully on food groups: ${counts.learn} photos of ${SIDE} x ${SIDE} to learn from, judged on ${counts.test} others`,
+      title: `Three heads follow a backbone that was trained fully on food groups: ${counts.learn} photos of ${SIDE} x ${SIDE} to learn from, judged on ${counts.test} others`,
       table: table([
         [
           "head",
@@ -151,19 +154,28 @@ export async function measureUpgrade({ quick }) {
  * `learn` and `test`, each with a folder a task.
  * @param {string} folder
  */
-function deal(folder) {
+async function deal(folder) {
   const counts = { learn: 0, test: 0 };
-  for (const group of readdirSync(join(folder, "all"))) {
-    for (const [at, name] of readdirSync(join(folder, "all", group))
+  const dealt = readdirSync(join(folder, "all")).flatMap((group) =>
+    readdirSync(join(folder, "all", group))
       .sort()
-      .entries()) {
-      const part = at % KEPT_ASIDE === KEPT_ASIDE - 1 ? "test" : "learn";
-      counts[part]++;
-      const classes = Object.entries(TASKS).map(([task, of]) => [task, of(group)]);
-      for (const [task = "", label = ""] of [["group", group], ...classes]) {
-        mkdirSync(join(folder, part, task, label), { recursive: true });
-        copyFileSync(join(folder, "all", group, name), join(folder, part, task, label, name));
-      }
+      .map((name, at) => ({ group, name, isTest: at % KEPT_ASIDE === KEPT_ASIDE - 1 })),
+  );
+  const warmth = new Map();
+  for (const { group, name } of dealt) {
+    const { channels } = await sharp(join(folder, "all", group, name)).stats();
+    warmth.set(name, (channels[0]?.mean ?? 0) - (channels[2]?.mean ?? 0));
+  }
+  const ranked = [...warmth.keys()].sort((a, b) => warmth.get(a) - warmth.get(b));
+  const ranks = new Map(ranked.map((name, at) => [name, at]));
+  for (const { group, name, isTest } of dealt) {
+    const part = isTest ? "test" : "learn";
+    counts[part]++;
+    const colour = COLOURS[Math.floor((COLOURS.length * (ranks.get(name) ?? 0)) / ranked.length)] ?? "";
+    const classes = Object.entries(TASKS).map(([task, of]) => [task, of(group)]);
+    for (const [task = "", label = ""] of [["group", group], ["colour", colour], ...classes]) {
+      mkdirSync(join(folder, part, task, label), { recursive: true });
+      copyFileSync(join(folder, "all", group, name), join(folder, part, task, label, name));
     }
   }
   return counts;

@@ -46,7 +46,7 @@ export async function measureWays(options: MeasureOptions): Promise<Measurements
   const tried = [asItIs, adapted, adaptedByClasses, taughtAnew, branched, trainedFully].map((each) =>
     each(options),
   );
-  for (const { way, how, estimate, isLong = false, make } of tried) {
+  for (const { way, name, how, estimate, isLong = false, make } of tried) {
     try {
       const left = (end - performance.now()) / 1000;
       const expected = estimate(known);
@@ -61,7 +61,16 @@ export async function measureWays(options: MeasureOptions): Promise<Measurements
       known = { ...known, tap: tap ?? known.tap };
       const seconds = (performance.now() - start) / 1000;
       const milliseconds = await requestCost(options.openEngine, options.to, candidate, heads);
-      ways.push({ way, how, others: UNTOUCHED, seconds, milliseconds, bytes: bytesOf(made.files), ...made });
+      ways.push({
+        way,
+        name,
+        how,
+        others: UNTOUCHED,
+        seconds,
+        milliseconds,
+        bytes: bytesOf(made.files),
+        ...made,
+      });
     } catch (thrown) {
       const { message, details } = asPolyheadError(thrown, "INTERNAL", "it failed");
       const { estimatedSeconds } = details as { estimatedSeconds?: number };
@@ -78,6 +87,7 @@ function asItIs(options: MeasureOptions): WayToTry {
   const { finding, files, head } = options;
   return {
     way: "swap",
+    name: "as it is",
     how: "the head as it is, forced",
     estimate: featuresOfBoth,
     make: async () => {
@@ -105,6 +115,7 @@ function asItIs(options: MeasureOptions): WayToTry {
 function adapted(options: MeasureOptions): WayToTry {
   return {
     way: "adapt",
+    name: "adapter",
     how: "the head through an adapter",
     estimate: (known) => featuresOfBoth(known) + FITTING * tapNames(options).length,
     make: ({ images }) => throughAdapter(options, `${images} images, no classes`),
@@ -114,6 +125,7 @@ function adapted(options: MeasureOptions): WayToTry {
 function adaptedByClasses(options: MeasureOptions): WayToTry {
   return {
     way: "adapt",
+    name: "learned adapter",
     how: "the head through an adapter that learned from classes",
     estimate: (known) => featuresOfBoth(known) + FITTING * (1 + tapNames(options).length),
     make: async ({ images }) => {
@@ -162,6 +174,7 @@ function taughtAnew(options: MeasureOptions): WayToTry {
   const { head, files, to, data, test } = options;
   return {
     way: "tune",
+    name: "new head",
     how: "a new head on the frozen backbone",
     estimate: ({ images, forward }) => (tapNames(options).length * images * forward) / 1000 + 1,
     make: async ({ images }) => {

@@ -7,6 +7,8 @@ import type { RequestCost } from "./request-cost.js";
 /** One way, measured. */
 export interface Measured {
   readonly way: Way;
+  /** A word or two that tell it from the others. */
+  readonly name: string;
   /** What was done, in a few words. */
   readonly how: string;
   /**

@@ -36,6 +36,7 @@ const HEADS = 10;
 export function branched(options: MeasureOptions): WayToTry {
   return {
     way: "tune",
+    name: "branch",
     how: "a branch of the backbone",
     isLong: true,
     estimate: (known) => passes(known, 1 + DEPTHS + TUNING.epochs * STEP * BRANCHES) + HEADS,
@@ -47,6 +48,7 @@ export function branched(options: MeasureOptions): WayToTry {
 export function trainedFully(options: MeasureOptions): WayToTry {
   return {
     way: "tune",
+    name: "new backbone",
     how: "a new backbone, trained fully",
     isLong: true,
     estimate: (known) => passes(known, 1 + TUNING.epochs * STEP) + HEADS,

@@ -59,6 +59,7 @@ export interface Made
 /** A way that may be tried. */
 export interface WayToTry {
   readonly way: MadeWay["way"];
+  readonly name: string;
   readonly how: string;
   /** About how many seconds it takes. */
   readonly estimate: (known: Known) => number;

@@ -15,7 +15,7 @@ export function waysPlot(ways: readonly Measured[]): Plot {
         label: "ways",
         kind: "points",
         points: ways.map(({ milliseconds, quality }) => [milliseconds.alone, 100 * quality.value] as const),
-        names: ways.map(({ how, measure }) => (measure === "accuracy" ? how : `${how} (${measure})`)),
+        names: ways.map(({ name, measure }) => (measure === "accuracy" ? name : `${name} (${measure})`)),
         intervals: ways.map(({ quality }) => [100 * quality.low, 100 * quality.high] as const),
       },
     ],

@@ -105,7 +105,7 @@ describe("measured on photos", () => {
       expect(each.judgedOn).not.toBe("");
     }
     const svg = plotSvg(waysPlot(ways));
-    for (const { how } of ways) expect(svg).toContain(how);
+    for (const { name } of ways) expect(svg).toContain(name);
     expect(svg.match(/stroke-opacity/g)).toHaveLength(ways.length);
     expect(adapt?.command).toContain("polyhead adapt --head food.onnx --to other.onnx --from backbone.onnx");
     expect(tune?.command).toContain("polyhead teach --backbone other.onnx");
@@ -150,7 +150,7 @@ describe("the rule", () => {
     ...{ way, measure, how: way, bytes: 1, seconds: 1, others: "none", command: "" },
     quality: { value, low: value - 0.1, high: value + 0.1 },
     milliseconds: { alone: 1, beside: undefined },
-    ...{ judgedOn: "", data: "" },
+    ...{ judgedOn: "", data: "", name: way },
   });
 
   it("takes the way that changes least among those within the interval of the best", () => {
