@@ -15,6 +15,11 @@ export interface SessionOptions {
   readonly spinning?: boolean;
   /** `all` by default; `off` computes node by node as the file says. */
   readonly optimisation?: Optimisation;
+  /**
+   * Whether runs after the first take memory for all values in one piece; true by default. The memory of the first run
+   * stays as well, so that graphs with large values take nearly twice as much.
+   */
+  readonly memoryPattern?: boolean;
 }
 
 /** A value that a program is given: a tensor, or pieces that are stacked along the first dimension. */

@@ -73,6 +73,7 @@ function bufferOf({ data }: Tensor): ArrayBufferLike | undefined {
   return ArrayBuffer.isView(data) ? data.buffer : undefined;
 }
 
-function isStack(value: Given): value is readonly Tensor[] {
+/** Whether it is pieces that are stacked. */
+export function isStack(value: Given): value is readonly Tensor[] {
   return Array.isArray(value);
 }

@@ -70,7 +70,7 @@ export function stepModel(
   accumulate?: number,
 ): StepModel {
   const { model, gradients } = differentiate(whole, { of: loss, withRespectTo: parameters });
-  const trained = parameters.filter((name) => gradients.has(name));
+  const trained = inOrderOfLayers(parameters, model, gradients);
   const shapes = new Map(whole.graph.initializer.map((each) => [each.name, weightShape(each)]));
   const builder = new Builder(opsetVersion(model) ?? LEAST_OPSET, namesIn(model), "update");
   const pairs = trained.map((name) => ({
@@ -108,6 +108,21 @@ export function stepModel(
     scalars: part.scalars,
     results: [loss, ...part.results],
   };
+}
+
+/**
+ * The parameters that have a gradient, those first whose gradients are written last. ONNX Runtime begins with the last
+ * node that nobody reads and all that it needs. So gradients are used up as the backward part comes to them; otherwise
+ * values of all layers would wait for the end.
+ */
+function inOrderOfLayers(
+  parameters: readonly string[],
+  { graph: { node } }: Model,
+  gradients: ReadonlyMap<string, string>,
+): string[] {
+  const places = new Map(node.flatMap(({ output }, at) => output.map((name) => [name, at] as const)));
+  const placeOf = (name: string) => places.get(gradients.get(name) ?? "") ?? 0;
+  return parameters.filter((name) => gradients.has(name)).sort((a, b) => placeOf(b) - placeOf(a));
 }
 
 /** The second half of an accumulated step: reads the sums, updates, and sets the sums to zero. */

@@ -221,7 +221,8 @@ export class Trainer {
       const built = build();
       const { threads = 1 } = this.#options;
       const bytes = () => modelBytes(built.model);
-      return { ...built, handle: await this.#runtime.acquire(`${this.#key} ${key}`, bytes, { threads }) };
+      const settings = { threads, memoryPattern: false };
+      return { ...built, handle: await this.#runtime.acquire(`${this.#key} ${key}`, bytes, settings) };
     };
     const session = open();
     this.#sessions.set(key, session);

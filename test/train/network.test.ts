@@ -14,7 +14,9 @@ import { openModelOn } from "../../src/runtime/open-model.js";
 import { Runtime } from "../../src/runtime/runtime.js";
 import { tensor, toNumbers } from "../../src/tensor/tensor.js";
 import { kaimingNormal } from "../../src/train/initial.js";
+import { withLoss } from "../../src/train/losses.js";
 import { Network } from "../../src/train/network.js";
+import { stepModel } from "../../src/train/step-model.js";
 import { Trainer } from "../../src/train/trainer.js";
 import { TrainingModel } from "../../src/train/training-model.js";
 
@@ -110,6 +112,23 @@ describe("a small network from random weights", () => {
     const open = net.input("open", ["N", 3, "h", "w"]);
     expect(net.convolution("same", open, 4).shape).toEqual(["N", 4, "h", "w"]);
     expect(() => net.maxPool("half", open)).toThrow(/sides of known size/);
+  });
+});
+
+describe("a training step", () => {
+  it.each([
+    [["conv1.weight", "conv2.weight", "logits.weight"]],
+    [["logits.weight", "conv1.weight", "conv2.weight"]],
+  ])("updates the last layer in its last nodes, whatever the order of the parameters: %j", (parameters) => {
+    const bound = new TrainingModel(network(1)).bound(new Map([["image", [2, 1, 28, 28]]]));
+    const term = { loss: { kind: "cross-entropy" }, target: "y", dtype: "int64", shape: [2] } as const;
+    const { model, loss } = withLoss(bound, [term]);
+    const { state } = stepModel(model, loss, parameters, { optimizer: { kind: "sgd" } });
+    expect(state.map(({ parameter }) => parameter)).toEqual([
+      "conv1.weight",
+      "conv2.weight",
+      "logits.weight",
+    ]);
   });
 });
 

@@ -5,6 +5,7 @@
 import { parentPort } from "node:worker_threads";
 import { InferenceSession, Tensor as OrtTensor } from "onnxruntime-node";
 import { asPolyheadError, PolyheadError } from "../../base/errors.js";
+import { freeNow } from "../../base/memory.js";
 import type { Optimisation } from "../../onnx/runner.js";
 import { DTYPES, type DType, isDType } from "../../tensor/dtype.js";
 import { rowOf, stackRows } from "../../tensor/rows.js";
@@ -27,6 +28,7 @@ async function create(number: number, model: Uint8Array | string, options: Sessi
       intraOpNumThreads: options.threads ?? 1,
       interOpNumThreads: 1,
       extra: { session: { intra_op: { allow_spinning: options.spinning ? "1" : "0" } } },
+      enableMemPattern: options.memoryPattern ?? true,
       graphOptimizationLevel: LEVELS[options.optimisation ?? "all"],
       logSeverityLevel: 3,
     };
@@ -84,7 +86,11 @@ async function runStep(
   );
   for (const [output, number] of replaces) {
     const made = results[output];
-    if (made) tensors.set(number, made);
+    if (!made) continue;
+    const before = tensors.get(number)?.data;
+    tensors.set(number, made);
+    // The state of a training is large and new in each step; it would not be collected in time.
+    if (ArrayBuffer.isView(before)) freeNow(before);
   }
   return new Map(fetches.map(([output, name]) => [name, fromOrt(results[output])]));
 }

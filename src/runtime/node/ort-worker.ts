@@ -7,6 +7,7 @@ import { PolyheadError } from "../../base/errors.js";
 import { keepMemory } from "../../base/memory.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Backend, Given, Program, RunResult, SessionOptions } from "../backend.js";
+import { isStack } from "../values.js";
 import { type PlainResult, type Request, type Response, revived, type Task } from "./protocol.js";
 
 /** The thread's compiled file: beside this one, or in the build when this one runs from its source. */
@@ -71,7 +72,7 @@ export class OrtWorker implements Backend {
   }
 
   async keep(tensor: number, value: Tensor): Promise<void> {
-    await this.#ask({ kind: "keep", tensor, value });
+    await this.#ask({ kind: "keep", tensor, value: withoutRest(value) });
   }
 
   async run(
@@ -79,7 +80,13 @@ export class OrtWorker implements Backend {
     values: ReadonlyMap<string, Given>,
     taken: readonly ArrayBuffer[] = [],
   ): Promise<RunResult> {
-    const result = await this.#ask({ kind: "run", program, values, taken }, taken);
+    const own = new Map(
+      [...values].map(([name, given]) => [
+        name,
+        isStack(given) ? given.map(withoutRest) : withoutRest(given),
+      ]),
+    );
+    const result = await this.#ask({ kind: "run", program, values: own, taken }, taken);
     if (result)
       return { ...result, failures: new Map(result.failures.map(([name, each]) => [name, revived(each)])) };
     throw new PolyheadError("INTERNAL", "The worker answered a run without a result.", {});
@@ -113,4 +120,11 @@ export class OrtWorker implements Backend {
     if ("error" in response) pending.reject(revived(response.error));
     else pending.resolve(response.result);
   }
+}
+
+/** A message carries all memory behind a view: of a weight in a file, the file. Such a view is copied first. */
+function withoutRest(value: Tensor): Tensor {
+  const { data } = value;
+  if (!ArrayBuffer.isView(data)) return value;
+  return 2 * data.byteLength < data.buffer.byteLength ? { ...value, data: data.slice() } : value;
 }

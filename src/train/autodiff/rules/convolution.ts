@@ -86,11 +86,12 @@ function weightGradient(
   const [images = 1, channels = 1, ...sizes] = wideShape;
   const [, filters = 1, ...places] = narrowShape;
   const { kernel, strides, dilations, pads, rest } = windows;
-  const isPointwise = [...kernel, ...strides].every((size) => size === 1) && pads.every((size) => size === 0);
+  const isPointwise = kernel.every((size) => size === 1) && pads.every((size) => size === 0);
   if (isPointwise && group === 1) {
-    const area = elementCount(sizes);
+    const area = elementCount(places);
+    const met = everyStep(c, wide, places, strides);
     const left = c.builder.reshape(narrow, [images, filters, area]);
-    const right = c.builder.transpose(c.builder.reshape(wide, [images, channels, area]), [0, 2, 1]);
+    const right = c.builder.transpose(c.builder.reshape(met, [images, channels, area]), [0, 2, 1]);
     const each = c.op("MatMul", [left, right]);
     return c.builder.reshape(images === 1 ? each : c.sum(each, [0], false), [filters, channels, ...kernel]);
   }
@@ -121,6 +122,14 @@ function weightGradient(
     made,
   );
   return c.builder.transpose(cropped, [1, 0, ...sizes.map((_, axis) => axis + 2)]);
+}
+
+/** What windows of one element meet. */
+function everyStep(c: Context, wide: string, places: Shape, strides: Shape): string {
+  const ends = places.map((size, axis) => (size - 1) * (strides[axis] ?? 1) + 1);
+  if (strides.every((stride) => stride === 1)) return wide;
+  const ints = [places.map(() => 0), ends, places.map((_, axis) => axis + 2), strides];
+  return c.builder.op("Slice", [wide, ...ints.map((each) => c.builder.ints(each))]);
 }
 
 /** Kernels of more elements are not taken apart. */

@@ -82,7 +82,8 @@ export const ELEMENTWISE: Readonly<Record<string, Rule>> = {
   }),
   Neg: (c, dy) => [() => c.neg(dy)],
   Reciprocal: derivative((c, _, y) => c.neg(c.square(y))),
-  Relu: derivative((c, _, y) => c.op("Sign", [y])),
+  // Sign would say the same, but the runtime computes it on one thread.
+  Relu: derivative((c, _, y) => c.where("Greater", y, 0)),
   Round: step,
   Selu: derivative((c, x, y) => {
     const [alpha, gamma] = [c.float("alpha", 1.6732631921768188), c.float("gamma", 1.0507010221481323)];
