@@ -181,6 +181,24 @@ describe("archives of Keras 3", () => {
     await expectAs(await importKerasArchive(new ZipFolder(archive)), made);
   });
 
+  it("that Keras 2.13 wrote on Windows: another name of the list, and whole paths as names of groups", async () => {
+    const made = network();
+    const weights = Object.entries(keras3Weights(builtLayers(made))).map(([path, numbers]) => {
+      const [layer = "", at = ""] = path.split("/vars/");
+      const name = layer.replaceAll("layers/", "_layer_checkpoint_dependencies/").replaceAll("/", "\\");
+      return [`${name}/vars/${at}`, numbers] as const;
+    });
+    // Keras makes a group of every layer, those without weights too.
+    const tower = [
+      "_layer_checkpoint_dependencies\\sequential/vars/none",
+      { shape: [1], data: new Float32Array(1) },
+    ] as const;
+    const files = Object.fromEntries([tower, ...weights]);
+    expect(Object.keys(files).filter((path) => path.split("\\").length > 3).length).toBeGreaterThan(3);
+    const archive = await kerasArchive(keras3Config(savedConfig(made)), files, "2.13.1");
+    await expectAs(await importKerasArchive(new ZipFolder(archive)), made);
+  });
+
   it("of a Sequential with several layers of a class", async () => {
     const made = sequential({
       layers: [

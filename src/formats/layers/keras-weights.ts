@@ -123,43 +123,76 @@ function ordered(layer: LayerSpec, dialect: Dialect): { trained: Slot[]; rest: S
 export function bindByPath(model: ModelSpec, root: Hdf5Object): BoundWeights {
   const bound: Bound = new Map();
   const missing: string[] = [];
-  bindModel(model, root, bound, missing);
+  bindModel(model, new Place(root, []), bound, missing);
   refuseMissing(missing);
   return bound;
+}
+
+/** A layer's group in the file. Keras 2.12 and 2.13 on Windows wrote `layers\\dense` as one name. */
+class Place {
+  readonly #root: Hdf5Object;
+  readonly #path: readonly string[];
+
+  constructor(root: Hdf5Object, path: readonly string[]) {
+    this.#root = root;
+    this.#path = path;
+  }
+
+  get exists(): boolean {
+    return this.#path.length === 0 || this.#group("/") !== undefined || this.#group("\\") !== undefined;
+  }
+
+  within(...names: readonly string[]): Place {
+    return new Place(this.#root, [...this.#path, ...names]);
+  }
+
+  /** A weight of the layer itself, by its place among them. */
+  weight(index: number): Hdf5Object | undefined {
+    if (this.#path.length === 0) return undefined;
+    return this.#group("/")?.find(`vars/${index}`) ?? this.#group("\\")?.find(`vars/${index}`);
+  }
+
+  #group(separator: string): Hdf5Object | undefined {
+    return this.#root.find(this.#path.join(separator));
+  }
 }
 
 /** Names that versions of Keras have had for the list of a model's layers. */
 const LAYER_LISTS = ["layers", "_layer_checkpoint_dependencies"];
 
 /** Layers are called after their class, with a number from the second one on, in the order of the configuration. */
-function bindModel(model: ModelSpec, group: Hdf5Object, bound: Bound, missing: string[]): void {
-  const list = LAYER_LISTS.map((name) => group.find(name)).find((found) => found !== undefined);
+function bindModel(model: ModelSpec, place: Place, bound: Bound, missing: string[]): void {
   const taken = new Map<string, number>();
   for (const layer of model.layers) {
     const snake = snakeCase(layer.className);
     const count = taken.get(snake);
     taken.set(snake, (count ?? -1) + 1);
     const name = count === undefined ? snake : `${snake}_${count + 1}`;
-    bindLayer(layer, list?.find(name) ?? list?.find(layer.name), bound, missing);
+    const candidates = LAYER_LISTS.flatMap((list) => [
+      place.within(list, name),
+      place.within(list, layer.name),
+    ]);
+    const own = candidates.find((each) => each.exists);
+    bindLayer(layer, own, bound, missing);
   }
 }
 
-function bindLayer(layer: LayerSpec, group: Hdf5Object | undefined, bound: Bound, missing: string[]): void {
+function bindLayer(layer: LayerSpec, place: Place | undefined, bound: Bound, missing: string[]): void {
   if (layer.inner) {
     const { inner } = layer;
     if (isModelClass(layer.className)) {
-      if (group) bindModel(inner, group, bound, missing);
+      if (place) bindModel(inner, place, bound, missing);
       else
         missing.push(...slotsOf(layer, "keras3").map(({ layer: each, spec }) => `${each.name}/${spec.name}`));
     } else {
-      for (const each of inner.layers) bindLayer(each, group?.find("layer"), bound, missing);
+      for (const each of inner.layers) bindLayer(each, place?.within("layer"), bound, missing);
     }
     return;
   }
   for (const [at, spec] of weightSpecs(layer, "keras3").entries()) {
-    const parts = spec.part ? [`${spec.part.name}/`, `_${spec.part.name}/`] : [""];
-    const index = spec.part?.index ?? at;
-    const found = parts.map((part) => group?.find(`${part}vars/${index}`)).find((each) => each !== undefined);
+    const { part } = spec;
+    const places = part ? [place?.within(part.name), place?.within(`_${part.name}`)] : [place];
+    const found = places.map((each) => each?.weight(part?.index ?? at)).find((each) => each !== undefined);
     if (found) put(bound, { layer, spec }, found.tensor());
     else if (!spec.isOptional) missing.push(`${layer.name}/${spec.name}`);
   }
