@@ -14,6 +14,11 @@ export function readCount(text: string): number {
   throw new InvalidArgumentError(`${JSON.stringify(text)} is no whole number of 1 or more.`);
 }
 
+/** @throws InvalidArgumentError of the command line for anything but whole numbers from 1 on, by commas */
+export function readCounts(text: string): number[] {
+  return text.split(",").map((each) => readCount(each.trim()));
+}
+
 /** @throws InvalidArgumentError of the command line for anything but a whole number from 0 on */
 export function readWholeNumber(text: string): number {
   if (/^\d{1,9}$/.test(text)) return Number(text);

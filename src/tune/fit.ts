@@ -10,11 +10,12 @@ import { judgeProgress } from "../data/early-stopping.js";
 import type { RowSource } from "../data/rows.js";
 import type { Checkpoints } from "../files/checkpoint.js";
 import type { Runtime } from "../runtime/runtime.js";
+import { sliceRows } from "../tensor/rows.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { TargetTerm } from "../train/gradients.js";
 import { rateFactor, type Schedule } from "../train/schedules.js";
 import type { UpdateOptions } from "../train/step-model.js";
-import { Trainer } from "../train/trainer.js";
+import { type Batch, Trainer } from "../train/trainer.js";
 import type { TrainingModel } from "../train/training-model.js";
 
 /** Settings of the loop; all of them count for what comes out. */
@@ -23,6 +24,8 @@ export interface FitSettings extends Omit<UpdateOptions, "groupOf" | "average"> 
   readonly epochs: number;
   /** Rows in a batch; fewer where there are not so many. */
   readonly batch: number;
+  /** Batches whose gradients make one step, so that it needs the memory of one of them; 1 by default. */
+  readonly accumulate?: number;
   /** Highest learning rate. */
   readonly rate: number;
   readonly schedule?: Schedule;
@@ -101,7 +104,10 @@ const BEST = "best/";
  */
 export async function fitModel<Target>(options: FitOptions<Target>): Promise<Fitted> {
   const { model, rows, epochs, rate, schedule = {}, seed, patience, judge, checkpoints } = options;
-  const order = new BatchOrder({ count: rows.count, size: options.batch, seed, weights: options.weights });
+  const { accumulate = 1 } = options;
+  requireRowsFor(options, accumulate);
+  const size = options.batch * accumulate;
+  const order = new BatchOrder({ count: rows.count, size, seed, weights: options.weights });
   const { perEpoch } = order;
   const steps = epochs * perEpoch;
   if (!Number.isInteger(epochs) || epochs < 1) {
@@ -155,7 +161,8 @@ export async function fitModel<Target>(options: FitOptions<Target>): Promise<Fit
     });
     for await (const { step, x, y } of source) {
       const factor = rateFactor(schedule, step, steps);
-      const loss = await trainer.step({ inputs: new Map([[input, x]]), terms: y }, rate * factor);
+      const parts = partsOf({ inputs: new Map([[input, x]]), terms: y }, accumulate);
+      const loss = await trainer.step(parts, rate * factor);
       const done = step + 1;
       losses.push(loss);
       let isOver = done === steps;
@@ -190,6 +197,34 @@ export async function fitModel<Target>(options: FitOptions<Target>): Promise<Fit
     const wanted = options.parameters ?? model.parameters;
     return new Map([...named(saved.arrays, NOW)].filter(([name]) => wanted.includes(name)));
   }
+}
+
+function requireRowsFor(
+  { batch, rows }: Pick<FitOptions<unknown>, "batch" | "rows">,
+  accumulate: number,
+): void {
+  if (
+    accumulate === 1 ||
+    (Number.isInteger(accumulate) && accumulate > 1 && rows.count >= batch * accumulate)
+  )
+    return;
+  throw new PolyheadError(
+    "INVALID_ARGUMENT",
+    `A step of ${accumulate} batches of ${batch} cannot be made of ${rows.count} examples; take fewer or smaller batches.`,
+    { accumulate, batch, examples: rows.count },
+  );
+}
+
+/** A batch in so many equal parts. */
+function partsOf({ inputs, terms }: Batch, count: number): Batch[] {
+  const part = (value: Tensor, at: number) => {
+    const rows = (value.shape[0] ?? 0) / count;
+    return sliceRows(value, at * rows, (at + 1) * rows);
+  };
+  return Array.from({ length: count }, (_, at) => ({
+    inputs: new Map([...inputs].map(([name, value]) => [name, part(value, at)])),
+    terms: terms.map((term) => ({ ...term, target: part(term.target, at) })),
+  }));
 }
 
 function prefixed(values: ReadonlyMap<string, Tensor>, prefix: string): [string, Tensor][] {

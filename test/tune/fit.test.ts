@@ -13,7 +13,7 @@ import { OrtWorker } from "../../src/runtime/node/ort-worker.js";
 import { Runtime } from "../../src/runtime/runtime.js";
 import { bytesOf, float32, int64, type Tensor } from "../../src/tensor/tensor.js";
 import { TrainingModel } from "../../src/train/training-model.js";
-import { type FitOptions, fitModel } from "../../src/tune/fit.js";
+import { type FitOptions, type Fitted, fitModel } from "../../src/tune/fit.js";
 
 let folder: string;
 let runtime: Runtime;
@@ -120,6 +120,21 @@ describe("a fit", () => {
     expect(steps).toBe(0);
     expect(bytes(over.parameters)).toEqual(bytes(whole.parameters));
     expect(await readdir(own)).toHaveLength(2);
+  });
+
+  it("takes the same steps when batches are computed in parts", async () => {
+    const sgd = { optimizer: { kind: "sgd" } } as const;
+    const whole = await fitModel(options({ ...sgd, batch: 20 }));
+    const inParts = await fitModel(options({ ...sgd, batch: 4, accumulate: 5 }));
+    expect(inParts.perEpoch).toBe(whole.perEpoch);
+    for (const [at, loss] of whole.losses.entries()) expect(inParts.losses[at]).toBeCloseTo(loss, 5);
+    const numbers = (fitted: Fitted) =>
+      [...fitted.parameters.values()].flatMap(({ data }) => [...data].map(Number));
+    const expected = numbers(whole);
+    for (const [at, value] of numbers(inParts).entries()) expect(value).toBeCloseTo(expected[at] ?? 0, 5);
+    await expect(fitModel(options({ batch: 20, accumulate: 3 }))).rejects.toMatchObject({
+      code: "INVALID_ARGUMENT",
+    });
   });
 
   it("stops when it does not become better, with the parameters of the best epoch", async () => {

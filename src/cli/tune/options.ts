@@ -50,12 +50,25 @@ export interface TuneOptions extends LossOptions, ControlOptions {
   readonly weightDecay?: number;
   readonly schedule?: NonNullable<Schedule["kind"]>;
   readonly warmup?: number;
+  readonly milestones?: readonly number[];
   readonly clip?: number;
   readonly accumulate: number;
   readonly steps: number;
   readonly seed: number;
   readonly threads: number;
   readonly out: string;
+}
+
+/** The schedule that the options say, or else the way's own. */
+export function scheduleOf(
+  { schedule, warmup, milestones }: TuneOptions,
+  own: { readonly kind: NonNullable<Schedule["kind"]>; readonly warmup: number },
+): Schedule {
+  return {
+    kind: schedule ?? (milestones ? "step" : own.kind),
+    warmup: warmup ?? own.warmup,
+    ...(milestones && { milestones }),
+  };
 }
 
 /** The optimiser that the options say. */

@@ -15,7 +15,7 @@ import { lossOf } from "../loss-option.js";
 import { manifest } from "../manifest.js";
 import type { Outcome } from "../outcome.js";
 import { progressBar } from "../progress.js";
-import { optimizerOf, type TuneOptions } from "./options.js";
+import { optimizerOf, scheduleOf, type TuneOptions } from "./options.js";
 
 /**
  * Trains everything of a model on the batches in `--npz`.
@@ -28,7 +28,7 @@ export async function tuneArrays(path: string, npz: string, options: TuneOptions
   const loss = lossOf(options);
   const batches = arrayBatches(model, readNpz(bytes), { loss, output: options.output });
   const optimizer = optimizerOf(options);
-  const schedule = { kind: options.schedule ?? "constant", warmup: options.warmup ?? 0 } as const;
+  const schedule = scheduleOf(options, { kind: "constant", warmup: 0 });
   const runtime = await Runtime.open(() => OrtWorker.start());
   try {
     const trainer = new Trainer(runtime, model, { optimizer, threads, clipNorm: options.clip });

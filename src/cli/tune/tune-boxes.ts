@@ -12,7 +12,7 @@ import { table } from "../format.js";
 import { manifest } from "../manifest.js";
 import type { Outcome } from "../outcome.js";
 import { progressBar, trainingBar } from "../progress.js";
-import { optimizerOf, type TuneOptions } from "./options.js";
+import { optimizerOf, scheduleOf, type TuneOptions } from "./options.js";
 import { type Published, publish } from "./publish.js";
 import { requireResume } from "./tune-classes.js";
 
@@ -51,7 +51,8 @@ export async function tuneBoxes(path: string, data: string, options: TuneOptions
       batch: options.batch ?? TRAINING.batch,
       rate: options.lr ?? TRAINING.rate,
       optimizer: optimizerOf(options),
-      schedule: { kind: options.schedule ?? "cosine", warmup: options.warmup ?? 20 },
+      schedule: scheduleOf(options, { kind: "cosine", warmup: 20 }),
+      ...(options.accumulate > 1 && { accumulate: options.accumulate }),
       clipNorm: options.clip ?? TRAINING.clip,
       patience: options.patience ?? TRAINING.patience,
       augmentation: augment === "none" ? undefined : parseAugmentation(augment),

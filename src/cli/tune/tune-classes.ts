@@ -16,7 +16,7 @@ import { percent, table } from "../format.js";
 import { manifest } from "../manifest.js";
 import type { Outcome } from "../outcome.js";
 import { progressBar, trainingBar } from "../progress.js";
-import { type ClassTuneOptions, optimizerOf, type TuneOptions } from "./options.js";
+import { type ClassTuneOptions, optimizerOf, scheduleOf, type TuneOptions } from "./options.js";
 import { type Published, publish } from "./publish.js";
 
 const WIDTH = 24;
@@ -58,7 +58,8 @@ export async function tuneClasses(path: string, data: string, options: ClassTune
         batch: options.batch ?? TUNING.batch,
         rate: options.lr ?? TUNING.rate,
         optimizer: optimizerOf(options),
-        schedule: { kind: options.schedule ?? "cosine", warmup: options.warmup ?? 0 },
+        schedule: scheduleOf(options, { kind: "cosine", warmup: 0 }),
+        ...(options.accumulate > 1 && { accumulate: options.accumulate }),
         clipNorm: options.clip,
         patience: options.patience ?? TUNING.patience,
         augmentation: augment === "none" ? undefined : parseAugmentation(recordOrName(augment)),

@@ -4,10 +4,11 @@ import { type Command, Option } from "commander";
 import { PolyheadError } from "../../base/errors.js";
 import { defaultCacheFolder } from "../../teach/feature-cache.js";
 import { OPTIMIZER_KINDS } from "../../train/optimizers.js";
+import { SCHEDULE_KINDS } from "../../train/schedules.js";
 import { HEAD_KINDS } from "../../tune/head-network.js";
 import { withControlOptions } from "../control/open-control.js";
 import { addLossOptions } from "../loss-option.js";
-import { readCount, readNumber } from "../option-numbers.js";
+import { readCount, readCounts, readNumber } from "../option-numbers.js";
 import { type Outcome, performs } from "../outcome.js";
 import { type TuneOptions, WAYS } from "../tune/options.js";
 import { tuneArrays } from "../tune/tune-arrays.js";
@@ -91,8 +92,13 @@ export function addTune(program: Command): void {
     .option("--momentum <share>", "with sgd", readNumber)
     .option("--nesterov", "look ahead along the momentum, with sgd")
     .option("--weight-decay <number>", "pull towards zero; with adamw apart from the gradient", readNumber)
-    .addOption(new Option("--schedule <name>", "how the rate goes on").choices(["constant", "cosine"]))
+    .addOption(new Option("--schedule <name>", "how the rate goes on").choices([...SCHEDULE_KINDS]))
     .option("--warmup <steps>", "steps over which the rate rises", readNumber)
+    .option(
+      "--milestones <steps>",
+      "steps after which the schedule step takes a tenth of the rate: 100,200",
+      readCounts,
+    )
     .option("--clip <length>", "longest gradient of all parameters together", readNumber)
     .option("--accumulate <count>", "batches whose gradients make one step", readCount, 1)
     .option("--steps <count>", "steps to take", readCount, 100)

@@ -242,9 +242,20 @@ function usualSize(examples: readonly Example<readonly ObjectBox[]>[], preproces
   return sides.reduce((sum, side) => sum + side, 0) / Math.max(1, sides.length);
 }
 
-function settingsOf({ epochs, batch, rate, schedule, seed, patience, optimizer, clipNorm }: FitSettings) {
+function settingsOf({
+  epochs,
+  batch,
+  accumulate,
+  rate,
+  schedule,
+  seed,
+  patience,
+  optimizer,
+  clipNorm,
+}: FitSettings) {
   return {
     ...{ epochs, batch, rate, seed, optimizer },
+    ...(accumulate !== undefined && { accumulate }),
     ...(schedule && { schedule }),
     ...(patience !== undefined && { patience }),
     ...(clipNorm !== undefined && { clipNorm }),

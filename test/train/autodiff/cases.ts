@@ -744,7 +744,8 @@ export const CASES: Readonly<Record<string, Cases>> = {
       inputs: [values(of, at), ints([chosen % of.length], [])],
       attributes: { exclusive, reverse },
     })),
-  ReduceL1: reduction("ReduceL1", -2, 2, single),
+  // A short step, which leads past no zero: the numbers are further than that from it.
+  ReduceL1: reduction("ReduceL1", -2, 2, { ...single, step: 1 / 512 }),
   ReduceL2: reduction("ReduceL2", -2, 2, single),
   ReduceLogSum: reduction("ReduceLogSum", 0.5, 2, single),
   ReduceLogSumExp: reduction("ReduceLogSumExp"),
