@@ -1,6 +1,6 @@
 /** `polyhead tune --way detect`: boxes in, a head and its average precision out. */
 import { existsSync } from "node:fs";
-import { mkdtemp, rm } from "node:fs/promises";
+import { mkdtemp, readFile, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, expect, it } from "vitest";
@@ -46,11 +46,16 @@ it("trains a head that fits its backbone, and says how good it is", async () => 
   expect(readMetadata(head)).toMatchObject({ role: "head", task: "detection" });
   await joinModels(await loadModel(join(folder, "backbone.onnx")), head);
   expect(existsSync(join(folder, "head.checkpoint"))).toBe(false);
+  const { page } = JSON.parse(stdout);
+  expect(page).toBe(join(folder, "head.html"));
+  const text = await readFile(page, "utf8");
+  for (const part of ["average precision", "triangle", "Loss", "data:image/jpeg;base64,", "Settings"])
+    expect(text).toContain(part);
+  expect(text).not.toMatch(/NaN|undefined|https?:\/\/(?!www\.w3\.org)/);
 });
 
 it("refuses what does not go with boxes", async () => {
   for (const more of [
-    ["--report", "page.html"],
     ["--freeze", "fine"],
     ["--tap", "none-such"],
     ["--augment", "{"],

@@ -4,9 +4,10 @@ import { basename, dirname, join, resolve } from "node:path";
 import { PolyheadError } from "../../base/errors.js";
 import { parseAugmentation } from "../../data/augmentation.js";
 import { asBoxes, openSource } from "../../data/source.js";
-import { loadModel, saveModel } from "../../files/disk.js";
+import { loadModel, saveModel, writeFileAtomic } from "../../files/disk.js";
 import { OrtWorker } from "../../runtime/node/ort-worker.js";
 import { Runtime } from "../../runtime/runtime.js";
+import { detectorReportPage } from "../../tune/detect/detector-report.js";
 import { type DetectorReport, tuneDetector } from "../../tune/detect/tune-detector.js";
 import { table } from "../format.js";
 import { manifest } from "../manifest.js";
@@ -20,16 +21,15 @@ const TRAINING = { epochs: 20, batch: 8, rate: 2e-3, clip: 10, patience: 5 } as 
 
 /**
  * Trains a detector and writes it: a head, or with `--freeze none` a whole model.
- * @throws PolyheadError as `tuneDetector` does; INVALID_ARGUMENT for a page, which is about classes; ALREADY_EXISTS for a
- *   training that was interrupted and is not gone on with
+ * @throws PolyheadError as `tuneDetector` does; INVALID_ARGUMENT for a branch; ALREADY_EXISTS for a training that was interrupted and is not gone on with
  */
 export async function tuneBoxes(path: string, data: string, options: TuneOptions): Promise<Outcome> {
   const { out, seed, threads, freeze } = options;
-  if ((options.report ?? "none") !== "none" || (freeze !== "auto" && freeze !== "none")) {
+  if (freeze !== "auto" && freeze !== "none") {
     throw new PolyheadError(
       "INVALID_ARGUMENT",
-      "With --way detect there is no --report but none, and --freeze takes none (train all) or is left out (train the head).",
-      { report: options.report, freeze },
+      "With --way detect --freeze takes none (train all) or is left out (train the head).",
+      { freeze },
     );
   }
   const checkpoints = options.checkpoint ?? join(dirname(out), `${basename(out, ".onnx")}.checkpoint`);
@@ -40,7 +40,7 @@ export async function tuneBoxes(path: string, data: string, options: TuneOptions
   const runtime = await Runtime.open(() => OrtWorker.start());
   try {
     const bar = trainingBar();
-    const { model, report } = await tuneDetector({
+    const tuned = await tuneDetector({
       ...{ backbone, listing, runtime, threads, seed, checkpoints },
       taps: options.tap?.split(",").map((name) => name.trim()),
       preprocess: options.preprocess,
@@ -69,22 +69,37 @@ export async function tuneBoxes(path: string, data: string, options: TuneOptions
         file: basename(resolve(data)),
       },
     });
+    const { model, report } = tuned;
     await saveModel(out, model);
+    const page = options.report ?? `${join(dirname(out), basename(out, ".onnx"))}.html`;
+    if (page !== "none") {
+      const names = { model: basename(out), data: basename(resolve(data)) };
+      await writeFileAtomic(page, await detectorReportPage(tuned, names, { polyhead: manifest.version }));
+    }
     const published =
       options.publish === undefined
         ? undefined
         : await publish(options.publish, { model, title: basename(out) }, undefined, options);
     await rm(checkpoints, { recursive: true, force: true });
     return {
-      data: { path: out, way: "detect", ...(published && { published }), ...report },
-      text: describe(out, report, published),
+      data: {
+        ...{ path: out, way: "detect" },
+        ...(page !== "none" && { page }),
+        ...(published && { published }),
+        ...report,
+      },
+      text: describe(page === "none" ? [out] : [out, page], report, published),
     };
   } finally {
     await runtime.close();
   }
 }
 
-function describe(out: string, report: DetectorReport, published: Published | undefined): string[] {
+function describe(
+  written: readonly string[],
+  report: DetectorReport,
+  published: Published | undefined,
+): string[] {
   const { labels, images, objects, quality, losses, taps, stride, epoch } = report;
   return [
     ...[...report.notes, ...report.problems.map(({ id, problem }) => `${id}: ${problem}`)].map(
@@ -104,7 +119,7 @@ function describe(out: string, report: DetectorReport, published: Published | un
       ]),
     ]),
     "",
-    out,
+    ...written,
     ...(published ? [`${published.route} answers with it: revision ${published.revision}`] : []),
   ];
 }

@@ -2,11 +2,12 @@
 import type { Example } from "../../data/data-set.js";
 import { readImageFile } from "../../data/image-file.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import { type DetectionQuality, detectionQuality, type JudgedImage } from "../../vision/average-precision.js";
+import { type DetectionQuality, detectionQuality } from "../../vision/average-precision.js";
 import type { Decoding } from "../../vision/decoding.js";
 import { decodeDetections, type ObjectBox } from "../../vision/detections.js";
 import { decodeImage, imageTensor } from "../../vision/image.js";
 import type { Preprocessing } from "../../vision/preprocessing.js";
+import type { JudgedExample } from "./mistakes.js";
 
 /** What to judge by. */
 export interface JudgeOptions {
@@ -21,16 +22,18 @@ export interface JudgeOptions {
 /** Average precision looks at weak detections too; what the decoding leaves out below its threshold is for users. */
 const WEAKEST = 0.01;
 
-/** COCO's numbers over all examples. */
-export async function judgeDetector(options: JudgeOptions): Promise<DetectionQuality> {
+/** COCO's numbers over all examples, and what was found on each. */
+export async function judgeDetector(
+  options: JudgeOptions,
+): Promise<{ readonly quality: DetectionQuality; readonly judged: readonly JudgedExample[] }> {
   const { examples, labels, preprocessing, answers } = options;
   const decoding = { ...options.decoding, scoreThreshold: WEAKEST };
-  const judged: JudgedImage[] = [];
-  for (const { path, target } of examples) {
+  const judged: JudgedExample[] = [];
+  for (const { id, path, target } of examples) {
     const image = await decodeImage((await readImageFile(path)).bytes);
     const { tensor, placement } = await imageTensor(image, preprocessing);
     const detections = decodeDetections(await answers(tensor), decoding, labels, placement);
-    judged.push({ objects: target, detections });
+    judged.push({ id, path, objects: target, detections });
   }
-  return detectionQuality(judged, labels.length);
+  return { quality: detectionQuality(judged, labels.length), judged };
 }

@@ -30,6 +30,10 @@ import { centreNetwork } from "./centre-network.js";
 import { centreTerms } from "./centre-terms.js";
 import { detectionSite } from "./detection-site.js";
 import { type JudgeOptions, judgeDetector } from "./judge-detector.js";
+import { type DetectionMistake, detectionMistakes } from "./mistakes.js";
+
+/** Mistakes that are handed out. */
+const MOST_MISTAKES = 24;
 
 /** What to train, and on what. */
 export interface TuneDetectorOptions extends FitSettings {
@@ -66,6 +70,8 @@ export interface TunedDetector {
   /** The head, or the whole model where all was trained. */
   readonly model: Model;
   readonly report: DetectorReport;
+  /** The worst ones on images held back, the surest first. */
+  readonly mistakes: readonly DetectionMistake[];
 }
 
 /** How the detector was made and how good it is. */
@@ -82,7 +88,12 @@ export interface DetectorReport {
   /** Average precision at 0.50 after each epoch; empty without patience. */
   readonly qualities: readonly number[];
   readonly epoch: number;
+  /** Steps in an epoch. */
+  readonly perEpoch: number;
   readonly parameters: number;
+  /** Objects to learn from of each class, by number. */
+  readonly counts: readonly number[];
+  readonly settings: Readonly<Record<string, unknown>>;
   readonly digest: string;
   readonly problems: readonly Problem[];
   readonly notes: readonly string[];
@@ -107,8 +118,11 @@ export async function tuneDetector(options: TuneDetectorOptions): Promise<TunedD
   const [training, held] = [split.training, split.validation].map((places) =>
     places.flatMap((at) => data.examples[at] ?? []),
   );
-  const countOf = (examples: typeof training) =>
-    examples?.reduce((sum, { target }) => sum + target.filter(({ isIgnored }) => !isIgnored).length, 0) ?? 0;
+  const countOf = (examples: typeof training, ofClass?: number) =>
+    examples
+      ?.flatMap(({ target }) => target)
+      .filter((each) => !each.isIgnored && (ofClass === undefined || each.classIndex === ofClass)).length ??
+    0;
   if (!training || !held || countOf(training) === 0 || countOf(held) === 0) {
     throw new PolyheadError(
       "DATA_MALFORMED",
@@ -156,13 +170,13 @@ export async function tuneDetector(options: TuneDetectorOptions): Promise<TunedD
     // Where nothing follows from it, one look at the end is enough.
     ...(options.patience !== undefined && {
       judge: async (trainer) =>
-        (await judge((image) => trainer.answers(new Map([[site.input, image]])))).ap50 ?? 0,
+        (await judge((image) => trainer.answers(new Map([[site.input, image]])))).quality.ap50 ?? 0,
     }),
   });
   const trained = trainable.withValues(fitted.parameters);
   const session = await openModelOn(runtime)(trained, "all");
-  const quality = await judge((image) => session.run(new Map([[site.input, image]]))).finally(() =>
-    session.close(),
+  const { quality, judged } = await judge((image) => session.run(new Map([[site.input, image]]))).finally(
+    () => session.close(),
   );
   const about = {
     task: "detection",
@@ -204,11 +218,15 @@ export async function tuneDetector(options: TuneDetectorOptions): Promise<TunedD
       losses: fitted.losses,
       qualities: fitted.qualities,
       epoch: fitted.epoch,
+      perEpoch: fitted.perEpoch,
       parameters: parameters.length,
+      counts: data.labels.map((_, at) => countOf(training, at)),
+      settings: { way: "detect", trains, ...made },
       digest: data.digest,
       problems: data.problems,
       notes: [...site.notes, ...data.notes],
     },
+    mistakes: detectionMistakes(judged, data.labels, threshold).slice(0, MOST_MISTAKES),
   };
 }
 
