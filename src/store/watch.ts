@@ -2,11 +2,15 @@
 import { type FSWatcher, watch } from "node:fs";
 import { stat } from "node:fs/promises";
 import { basename } from "node:path";
+import { setTimeout as sleep } from "node:timers/promises";
 import { type Layout, versionOf } from "./layout.js";
 
+/** Milliseconds between two looks at least, however many notices come: one change makes several. */
+const PAUSE = 25;
+
 /**
- * Calls back when the store has another version, which was not made by this object; several changes may be one call. The system's notices make it quick,
- * a look every so often makes it sure. It keeps no process alive.
+ * Calls back when the store has another version, which was not made by this object; several changes may be one call. The
+ * system's notices make it quick, a look every so often makes it sure. It keeps no process alive.
  * @param every milliseconds between two looks
  * @returns ends it
  */
@@ -39,6 +43,7 @@ export async function watchLayout(
       const version = await versionNow().catch(() => last);
       if (version !== last && !ended && !layout.isOwn(version)) changed(version);
       last = version;
+      await sleep(PAUSE, undefined, { ref: false });
     }
     looking = false;
   };
