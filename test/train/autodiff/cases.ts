@@ -566,7 +566,11 @@ export const CASES: Readonly<Record<string, Cases>> = {
     opset: 20,
     settings: fc.constantFrom({}, { approximate: "tanh" }),
   }),
-  HardSigmoid: unary("HardSigmoid", -4, 4, { ...single, settings: alpha(0.1, 0.4) }),
+  // Kinks at -2 and 2, or at -10/3 and 10/3: no number is within a step of them.
+  HardSigmoid: unary("HardSigmoid", -4, 4, {
+    ...single,
+    settings: fc.constantFrom(0.15, 0.25).map((value) => ({ alpha: float(value) })),
+  }),
   // A short step, which leads past neither kink: the numbers are further than that from both.
   HardSwish: unary("HardSwish", -5, 5, { ...single, step: 1 / 256 }),
   Hardmax: unary("Hardmax", -2, 2, single),
