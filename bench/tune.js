@@ -23,6 +23,14 @@ export const TAP = "tower_0/extern1/hard_swish/mul_1";
 const LEAVES_AT = "tower_0/MobilenetV3/expanded_conv_11/add";
 /** Small beside the detector's 512, so that all of the network can be trained five times in minutes. */
 export const SIDE = 128;
+/** The head of every way. */
+export const LINEAR_HEAD = /** @type {const} */ ({
+  shape: { kind: "linear", hidden: 0 },
+  decays: DECAYS,
+  labelSmoothing: 0,
+  isBalanced: false,
+  seed: 0,
+});
 
 /** @param {{ quick: boolean }} options */
 export async function measureTune({ quick }) {
@@ -54,13 +62,7 @@ export async function measureTune({ quick }) {
         freeze: LEAVES_AT,
         cache: join(folder, "features"),
         judging: { by: "folds", folds: quick ? 3 : 5 },
-        head: {
-          shape: { kind: "linear", hidden: 0 },
-          decays: DECAYS,
-          labelSmoothing: 0,
-          isBalanced: false,
-          seed: 0,
-        },
+        head: LINEAR_HEAD,
         tuning: {
           epochs: quick ? 2 : 5,
           batch: 16,

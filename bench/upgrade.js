@@ -19,10 +19,10 @@ import { OrtWorker } from "../dist/runtime/node/ort-worker.js";
 import { openModelOn } from "../dist/runtime/open-model.js";
 import { Runtime } from "../dist/runtime/runtime.js";
 import { teachImages } from "../dist/teach/index.js";
-import { DECAYS, tuneImages } from "../dist/tune/index.js";
+import { tuneImages } from "../dist/tune/index.js";
 import { table } from "./measure.js";
 import { detector, PYRAMID, threads } from "./models.js";
-import { photosInto, SIDE, smaller, TAP } from "./tune.js";
+import { LINEAR_HEAD, photosInto, SIDE, smaller, TAP } from "./tune.js";
 
 /**
  * The other tasks: a class for every group.
@@ -78,13 +78,7 @@ export async function measureUpgrade({ quick }) {
       listing: await listFolder(at("learn", "group")),
       names: { backbone: "centernet", data: "groups" },
       judging: { by: "held-back", share: 0.2 },
-      head: {
-        shape: { kind: "linear", hidden: 0 },
-        decays: DECAYS,
-        labelSmoothing: 0,
-        isBalanced: false,
-        seed: 0,
-      },
+      head: LINEAR_HEAD,
       tuning: {
         epochs: quick ? 4 : 10,
         batch: 16,

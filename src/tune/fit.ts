@@ -161,8 +161,8 @@ export async function fitModel<Target>(options: FitOptions<Target>): Promise<Fit
     });
     for await (const { step, x, y } of source) {
       const factor = rateFactor(schedule, step, steps);
-      const parts = partsOf({ inputs: new Map([[input, x]]), terms: y }, accumulate);
-      const loss = await trainer.step(parts, rate * factor);
+      const whole = { inputs: new Map([[input, x]]), terms: y };
+      const loss = await trainer.step(accumulate === 1 ? whole : partsOf(whole, accumulate), rate * factor);
       const done = step + 1;
       losses.push(loss);
       let isOver = done === steps;

@@ -5,6 +5,7 @@ import { pictureUri } from "../report/picture.js";
 import type { Plot } from "../report/plot.js";
 import { type Picture, type TrainingReport, trainingReport } from "../report/training-report.js";
 import { decodeImage } from "../vision/image.js";
+import { trainingCurves } from "./curves.js";
 import { depthPlots } from "./depths.js";
 import type { TunedImages } from "./tune-images.js";
 
@@ -70,23 +71,14 @@ export async function tuneReportPage(
 }
 
 function curvesOf({ losses, qualities, perEpoch, choice }: TunedImages["report"]): Plot[] {
-  const loss: Plot = {
-    title: "Loss",
-    x: { label: "step" },
-    y: { label: "loss before the step", includes: [0] },
-    series: [{ label: "training", points: losses.map((value, at) => [at + 1, value] as const) }],
-  };
-  if (qualities.length === 0) return [loss];
-  // The head alone is where the curve begins.
-  const start = choice?.by === "held-back" ? [[0, 100 * choice.head] as const] : [];
-  const points = [...start, ...qualities.map((value, at) => [(at + 1) * perEpoch, 100 * value] as const)];
-  const accuracy: Plot = {
+  return trainingCurves(losses, {
     title: "Accuracy on examples held back",
-    x: { label: "step" },
-    y: { label: "accuracy, %" },
-    series: [{ label: "held back", points, kind: "both" }],
-  };
-  return [loss, accuracy];
+    label: "accuracy, %",
+    values: qualities.map((value) => 100 * value),
+    perEpoch,
+    // The head alone is where the curve begins.
+    start: choice?.by === "held-back" ? 100 * choice.head : undefined,
+  });
 }
 
 function percent(share: number): string {

@@ -8,7 +8,7 @@ import { importTfjsGraph } from "../../src/formats/index.js";
 import type { Model } from "../../src/onnx/model.js";
 import type { Runtime } from "../../src/runtime/runtime.js";
 import { float32, type Tensor, tensor } from "../../src/tensor/tensor.js";
-import { type GraphSpec, graphFolder, list, type NodeSpec, noise, scalar } from "./tfjs-graph.js";
+import { type GraphSpec, graphFolder, list, type NodeSpec, node, noise, scalar } from "./tfjs-graph.js";
 import { expectAgreement, openRuntime } from "./tfjs-oracle.js";
 
 let runtime: Runtime;
@@ -18,12 +18,6 @@ beforeAll(async () => {
 });
 afterAll(() => runtime.close());
 
-const node = (
-  name: string,
-  op: string,
-  inputs: string[],
-  attributes: NodeSpec["attributes"] = {},
-): NodeSpec => ({ name, op, inputs, attributes });
 const agree = (spec: GraphSpec, open = 1) =>
   expectAgreement(runtime, graphFolder(spec), "model.json", { open, tolerance: 1e-6 });
 const count = (model: Model, op: string) => model.graph.node.filter(({ opType }) => opType === op).length;

@@ -20,6 +20,16 @@ export interface NodeSpec {
   readonly attributes?: Readonly<Record<string, Attribute>>;
 }
 
+/** A node. */
+export function node(
+  name: string,
+  op: string,
+  inputs: readonly string[],
+  attributes: NodeSpec["attributes"] = {},
+): NodeSpec {
+  return { name, op, inputs, attributes };
+}
+
 /** A graph: inputs by name with shape (-1 is open) and TensorFlow's dtype, constants, nodes, names of outputs. */
 export interface GraphSpec {
   readonly inputs: Readonly<Record<string, { shape: readonly number[]; dtype?: string }>>;

@@ -7,7 +7,7 @@ import { importTfjsGraph } from "../../src/formats/index.js";
 import { declaredType, type Model } from "../../src/onnx/model.js";
 import type { Runtime } from "../../src/runtime/runtime.js";
 import { float32, tensor } from "../../src/tensor/tensor.js";
-import { type GraphSpec, graphFolder, ints, list, type NodeSpec, noise, scalar } from "./tfjs-graph.js";
+import { type GraphSpec, graphFolder, ints, list, type NodeSpec, node, noise, scalar } from "./tfjs-graph.js";
 import { expectAgreement, openRuntime } from "./tfjs-oracle.js";
 
 let runtime: Runtime;
@@ -17,17 +17,6 @@ beforeAll(async () => {
 });
 afterAll(() => runtime.close());
 
-const node = (
-  name: string,
-  op: string,
-  inputs: string[],
-  attributes: NodeSpec["attributes"] = {},
-): NodeSpec => ({
-  name,
-  op,
-  inputs,
-  attributes,
-});
 const conv = (name: string, inputs: string[], padding = "SAME", strides = [1, 1, 1, 1]): NodeSpec =>
   node(name, "Conv2D", inputs, { strides, padding, dilations: [1, 1, 1, 1], data_format: "NHWC" });
 const open = { x: { shape: [-1, -1, -1, 4] } };

@@ -2,12 +2,12 @@
 import { mapInFlight } from "../../base/in-flight.js";
 import { orProblem, readImageFile } from "../../data/image-file.js";
 import { pictureUri } from "../../report/picture.js";
-import type { Plot } from "../../report/plot.js";
 import { type Picture, trainingReport } from "../../report/training-report.js";
 import { annotate } from "../../vision/draw.js";
 import { decodeImage } from "../../vision/image.js";
+import { trainingCurves } from "../curves.js";
 import type { DetectionMistake } from "./mistakes.js";
-import type { DetectorReport, TunedDetector } from "./tune-detector.js";
+import type { TunedDetector } from "./tune-detector.js";
 
 const NOTHING = "nothing";
 
@@ -33,7 +33,13 @@ export async function detectorReportPage(
         note: `objects on ${images.validation} images`,
       },
     ],
-    curves: curvesOf(report),
+    curves: trainingCurves(report.losses, {
+      title: "Average precision on images held back",
+      label: "AP at 0.50",
+      values: report.qualities,
+      perEpoch: report.perEpoch,
+      includes: [0],
+    }),
     labels: report.labels,
     detection: quality,
     pictures: pictures.filter((each) => typeof each !== "string"),
@@ -61,24 +67,6 @@ async function pictureOf({ path, box, ...mistake }: DetectionMistake): Promise<P
     ...(confidence !== undefined && { confidence }),
     source: await pictureUri(await decodeImage(drawn)),
   };
-}
-
-function curvesOf({ losses, qualities, perEpoch }: DetectorReport): Plot[] {
-  const loss: Plot = {
-    title: "Loss",
-    x: { label: "step" },
-    y: { label: "loss before the step", includes: [0] },
-    series: [{ label: "training", points: losses.map((value, at) => [at + 1, value] as const) }],
-  };
-  if (qualities.length === 0) return [loss];
-  const points = qualities.map((value, at) => [(at + 1) * perEpoch, value] as const);
-  const precision: Plot = {
-    title: "Average precision on images held back",
-    x: { label: "step" },
-    y: { label: "AP at 0.50", includes: [0] },
-    series: [{ label: "held back", points, kind: "both" }],
-  };
-  return [loss, precision];
 }
 
 function shown(value: number | undefined): string {
