@@ -45,7 +45,8 @@ export function arrayBatches(
       { array: name, got: value.shape, expected: count },
     );
   };
-  if (count === 0) throw mismatch("The arrays hold no batch.", { got: first[1].shape });
+  if (inputs.some(([, { data }]) => data.length === 0))
+    throw mismatch("The arrays hold no batch.", { got: first[1].shape });
   return Array.from({ length: count }, (_, at) => ({
     inputs: new Map(
       inputs.map(([name, value]) => [name, suited(model, name, part(name, value, at))] as const),

@@ -4,6 +4,7 @@ import type { OpenModel } from "../onnx/runner.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { differentiate } from "./autodiff/differentiate.js";
 import { type LossTerm, withLoss } from "./losses.js";
+import { requireClasses } from "./targets.js";
 import type { TrainingModel } from "./training-model.js";
 
 /** A term of the loss, with the target itself. */
@@ -22,6 +23,7 @@ export interface BatchGradients {
  * Computes loss and gradients of a batch.
  * @param inputs by the names of the model's inputs
  * @param names parameters; all of the model by default
+ * @throws PolyheadError DIVERGED when the loss is no finite number
  * @throws PolyheadError MODEL_UNSUPPORTED, INPUT_MISMATCH, LOAD_FAILED, RUN_FAILED
  */
 export async function batchGradients(
@@ -38,14 +40,25 @@ export async function batchGradients(
     dtype: term.target.dtype,
     shape: term.target.shape,
   }));
-  const { model: whole, loss } = withLoss(bound, named);
+  const { model: whole, loss, classes } = withLoss(bound, named);
+  terms.forEach(({ target }, place) => {
+    requireClasses(target, classes[place]);
+  });
   const { model: both, gradients } = differentiate(whole, { of: loss, withRespectTo: names });
   const session = await open(both, "all");
   try {
     const targets = terms.map(({ target }, place) => [targetName(place), target] as const);
     const results = await session.run(new Map([...inputs, ...targets]));
+    const value = Number(results.get(loss)?.data[0]);
+    if (!Number.isFinite(value)) {
+      throw new PolyheadError(
+        "DIVERGED",
+        `The loss is ${value}, which has no gradient. Look for values that are no numbers in the data or the model.`,
+        { loss: String(value) },
+      );
+    }
     return {
-      loss: Number(results.get(loss)?.data[0]),
+      loss: value,
       gradients: new Map(
         [...gradients].map(([name, output]) => {
           const value = results.get(output);

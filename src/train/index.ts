@@ -11,6 +11,7 @@ export * from "./optimizers.js";
 export * from "./parameters.js";
 export * from "./schedules.js";
 export * from "./step-model.js";
+export * from "./targets.js";
 export * from "./train-batches.js";
 export * from "./trainer.js";
 export * from "./training-model.js";

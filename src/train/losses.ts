@@ -98,6 +98,8 @@ export interface WithLoss {
   readonly loss: string;
   /** The value that each term looks at. */
   readonly outputs: readonly string[];
+  /** How many classes the target of each term names one of; undefined for targets that name none. */
+  readonly classes: readonly (number | undefined)[];
 }
 
 /**
@@ -122,9 +124,10 @@ export function withLoss(model: Model, terms: readonly LossTerm[]): WithLoss {
     }
     const place = { builder, x: output, shape: type.shape, dtype: type.dtype, term };
     const value = new Writer(place).loss(term.loss);
+    const classes = namesClasses(term) ? type.shape[1] : undefined;
     const { weight = 1 } = term;
     const scaled = weight === 1 ? value : builder.op("Mul", [value, builder.scalar(weight, type.dtype)]);
-    return { output, value: scaled };
+    return { output, classes, value: scaled };
   });
   const [first = "", ...others] = written.map(({ value }) => value);
   const loss = others.length === 0 ? first : builder.op("Sum", [first, ...others]);
@@ -137,7 +140,19 @@ export function withLoss(model: Model, terms: readonly LossTerm[]): WithLoss {
     ],
     output: [...model.graph.output, valueInfo(loss, "float32", [])],
   });
-  return { model: withGraph(model, main), loss, outputs: written.map(({ output }) => output) };
+  return {
+    model: withGraph(model, main),
+    loss,
+    outputs: written.map(({ output }) => output),
+    classes: written.map(({ classes }) => classes),
+  };
+}
+
+/** Whether the target names classes. */
+function namesClasses({ loss, dtype }: LossTerm): boolean {
+  return (
+    (loss.kind === "cross-entropy" || loss.kind === "focal") && dtype !== "float32" && dtype !== "float64"
+  );
 }
 
 /** What goes into the last activation, where the loss has that activation in itself. */
@@ -179,7 +194,7 @@ class Writer {
       case "smooth-l1":
         return this.#smoothL1(loss.beta ?? 1);
       case "focal":
-        return this.#isClasses()
+        return namesClasses(this.#place.term)
           ? this.#focalClasses(loss.gamma ?? 2)
           : this.#focal(loss.gamma ?? 2, loss.alpha ?? 0.25);
       case "distillation":
@@ -202,7 +217,7 @@ class Writer {
         { got: weights.length, expected: classes },
       );
     }
-    const hard = this.#isClasses();
+    const hard = namesClasses(this.#place.term);
     const target = hard ? this.#oneHot() : this.#sameShape();
     const smoothed =
       smoothing === 0 ? target : this.#op("Add", this.#op("Mul", target, 1 - smoothing), smoothing / classes);
@@ -299,12 +314,6 @@ class Writer {
     const mask = builder.slice(target, 1, channels, channels + 1);
     const size = builder.op("Abs", [this.#op("Sub", x, builder.slice(target, 1, 0, channels))]);
     return this.#op("Div", this.#sum(this.#op("Mul", size, mask)), this.#op("Max", this.#sum(mask), 1));
-  }
-
-  /** Whether the target names classes. */
-  #isClasses(): boolean {
-    const { dtype } = this.#place.term;
-    return dtype !== "float32" && dtype !== "float64";
   }
 
   #oneHot(): string {

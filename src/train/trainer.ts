@@ -19,6 +19,7 @@ import {
   type UpdateOptions,
   updateModel,
 } from "./step-model.js";
+import { requireClasses } from "./targets.js";
 import type { TrainingModel } from "./training-model.js";
 
 /** What is trained and how. */
@@ -39,7 +40,12 @@ export interface Batch {
   readonly terms: readonly TargetTerm[];
 }
 
-interface Session extends StepModel {
+/** A step, and how many classes the targets of its terms name one of. */
+interface Step extends StepModel {
+  readonly classes?: readonly (number | undefined)[];
+}
+
+interface Session extends Step {
   readonly handle: Handle;
 }
 
@@ -194,7 +200,7 @@ export class Trainer {
     );
   }
 
-  #stepSession({ inputs, terms }: Batch, accumulate?: number): Promise<Session> {
+  async #stepSession({ inputs, terms }: Batch, accumulate?: number): Promise<Session> {
     const shapes = new Map([...inputs].map(([name, { shape }]) => [name, shape]));
     const named = terms.map((term, place) => ({
       ...term,
@@ -203,10 +209,14 @@ export class Trainer {
       shape: term.target.shape,
     }));
     const key = JSON.stringify([[...shapes], named, accumulate]);
-    return this.#session(key, () => {
-      const { model, loss } = withLoss(this.#model.bound(shapes), named);
-      return stepModel(model, loss, this.#parameters, this.#options, accumulate);
+    const session = await this.#session(key, () => {
+      const { model, loss, classes } = withLoss(this.#model.bound(shapes), named);
+      return { ...stepModel(model, loss, this.#parameters, this.#options, accumulate), classes };
     });
+    terms.forEach(({ target }, place) => {
+      requireClasses(target, session.classes?.[place]);
+    });
+    return session;
   }
 
   #updateSession({ state }: StepModel): Promise<Session> {
@@ -214,7 +224,7 @@ export class Trainer {
     return this.#session("update", () => updateModel(trained, this.#options));
   }
 
-  #session(key: string, build: () => StepModel): Promise<Session> {
+  #session(key: string, build: () => Step): Promise<Session> {
     const known = this.#sessions.get(key);
     if (known) return known;
     const open = async (): Promise<Session> => {

@@ -9,7 +9,7 @@ import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { loadModel } from "../../src/files/disk.js";
 import { readMetadata } from "../../src/onnx/metadata.js";
 import { readNpz, writeNpz } from "../../src/tensor/npz.js";
-import { float32, toNumbers } from "../../src/tensor/tensor.js";
+import { float32, int64, type Tensor, toNumbers } from "../../src/tensor/tensor.js";
 import { fixturesDir, hasFixtures } from "../fixtures.js";
 import { useRuntime } from "../onnx/runtime.js";
 
@@ -99,5 +99,30 @@ describe.skipIf(!hasFixtures)("training from the command", () => {
     );
     expect(await tune(wrong)).toMatchObject({ status: 65, document: { error: { code: "INPUT_MISMATCH" } } });
     expect(existsSync(out)).toBe(false);
+  });
+
+  it("computes no gradients of what is no number, no class or no batch", { timeout: 60_000 }, async () => {
+    const [npz, out] = [join(folder, "odd.npz"), join(folder, "odd-gradients.npz")];
+    const image = new Float32Array(3 * 64 * 64).fill(0.5);
+    const refused = async (x: Tensor, y: Tensor) => {
+      await writeFile(npz, writeNpz({ x, y }));
+      const { status, document } = await polyhead(
+        "grad",
+        at("resnet_basic.onnx"),
+        "--npz",
+        npz,
+        "--out",
+        out,
+      );
+      expect(existsSync(out)).toBe(false);
+      return { status, code: (document.error as { code?: string } | undefined)?.code };
+    };
+    const x = float32([1, 3, 64, 64], image);
+    expect(await refused(x, int64([1], [10]))).toEqual({ status: 65, code: "INPUT_MISMATCH" });
+    expect(await refused(float32([0, 3, 64, 64], []), int64([0], []))).toEqual({
+      ...{ status: 65, code: "INPUT_MISMATCH" },
+    });
+    const lost = float32([1, 3, 64, 64], image.with(0, Number.NaN));
+    expect(await refused(lost, int64([1], [1]))).toEqual({ status: 70, code: "DIVERGED" });
   });
 });

@@ -7,6 +7,7 @@ import { OrtWorker } from "../../src/runtime/node/ort-worker.js";
 import { Runtime } from "../../src/runtime/runtime.js";
 import { float32, int64, toNumbers } from "../../src/tensor/tensor.js";
 import { differentiate } from "../../src/train/autodiff/differentiate.js";
+import { batchGradients } from "../../src/train/gradients.js";
 import { type Loss, withLoss } from "../../src/train/losses.js";
 import type { Optimizer } from "../../src/train/optimizers.js";
 import { rateFactor } from "../../src/train/schedules.js";
@@ -181,6 +182,21 @@ describe("optimisers", () => {
         for (let at = 1; at < 5; at++) await trainer.step(batch(at), 1e38);
       })(),
     ).rejects.toMatchObject({ code: "DIVERGED" });
+    await trainer.close();
+  });
+
+  it.each([3, -1])("refuse targets that name class %d of 3", async (wrong) => {
+    const trainer = new Trainer(runtime, linear(), { optimizer: { kind: "sgd" } });
+    const { inputs } = batch(0);
+    const terms = (kind: "cross-entropy" | "focal") => [
+      { loss: { kind }, target: int64([6], [0, 1, 2, 0, 1, wrong]) },
+    ];
+    const refused = { code: "INPUT_MISMATCH", details: { got: wrong, expected: 3 } };
+    for (const kind of ["cross-entropy", "focal"] as const) {
+      await expect(trainer.step({ inputs, terms: terms(kind) }, 0.1)).rejects.toMatchObject(refused);
+      await expect(batchGradients(open, linear(), inputs, terms(kind))).rejects.toMatchObject(refused);
+    }
+    await trainer.step(batch(0), 0.1);
     await trainer.close();
   });
 
