@@ -221,12 +221,23 @@ export class Deployment implements Service {
     return this.#routes.history(name);
   }
 
-  async addModel(file: Uint8Array, route: string | undefined, author: Author): Promise<string> {
+  async addModel(
+    file: Uint8Array,
+    route: string | undefined,
+    author: Author,
+    title?: string,
+  ): Promise<string> {
     if (route !== undefined) requireRouteName(route);
     const { model } = toEvaluation(await readModel(file));
-    return this.#change(() => this.#add(model, route, author)).catch(async (thrown) => {
+    return this.#change(() => this.#add(model, route, author, title)).catch(async (thrown) => {
       throw await withPlan(thrown, model, route, () => this.#models.backboneModels());
     });
+  }
+
+  async addKept(revision: string, route: string, author: Author): Promise<string> {
+    requireRouteName(route);
+    const model = await this.#store.model(revision);
+    return this.#change(() => this.#add(model, route, author));
   }
 
   async modelFile(revision: string): Promise<Uint8Array> {
@@ -269,8 +280,9 @@ export class Deployment implements Service {
     return this.#routes.knows(route, revision);
   }
 
-  async #add(model: Model, route: string | undefined, author: Author): Promise<string> {
-    const revision = await this.#models.keep(model, (made) => `${route ?? made.slice(0, 12)}.onnx`);
+  async #add(model: Model, route: string | undefined, author: Author, title?: string): Promise<string> {
+    const named = (made: string) => title ?? `${route ?? made.slice(0, 12)}.onnx`;
+    const revision = await this.#models.keep(model, named);
     if (route === undefined) {
       await this.#routes.apply();
       return revision;

@@ -44,7 +44,7 @@ export class LiveModels {
    * @throws PolyheadError what loading and keeping throw
    */
   async keep(model: Model, title: (revision: string) => string): Promise<string> {
-    const revision = await this.#toEngine(model);
+    const revision = await this.#loadReading(model);
     await this.#store.put(model, { title: title(revision) });
     await this.refresh();
     return revision;
@@ -62,10 +62,17 @@ export class LiveModels {
     return through.find(({ role }) => role === "adapter");
   }
 
-  /** Loaded backbones by the names that they were kept under; they are models without being routes. */
+  /**
+   * Loaded backbones by the names that they were kept under; they are models without being routes. Of several of one
+   * name the first has it, and the others have the beginning of their revision behind it.
+   */
   backbones(): ReadonlyMap<string, string> {
-    const kept = this.#kept.filter(({ revision }) => this.#engine.has(revision));
-    return new Map(kept.map(({ title, revision }) => [nameOf(title), revision]));
+    const named = new Map<string, string>();
+    for (const { title, revision } of this.#kept.filter((each) => this.#engine.has(each.revision))) {
+      const name = nameOf(title);
+      named.set(named.has(name) ? `${name}-${revision.slice(0, 12)}` : name, revision);
+    }
+    return named;
   }
 
   /** The same with their graphs. */
@@ -90,6 +97,17 @@ export class LiveModels {
       await this.#loadRevision(revision).catch((thrown) => this.#report("load", thrown, { revision }));
   }
 
+  /**
+   * Loads the backbones that the store had when it was looked at last: they are models whether or not a head reads them.
+   * What fails is left out.
+   * @returns whether there were any that were not loaded
+   */
+  async loadBackbones(): Promise<boolean> {
+    const { moves } = this;
+    await this.loadReady(this.#kept.map(({ revision }) => revision));
+    return this.moves > moves;
+  }
+
   /** Gives up heads that no route uses; backbones stay for heads to come. */
   async unloadBut(kept: ReadonlySet<string>): Promise<void> {
     for (const { revision, routes, metadata } of this.#engine.models) {
@@ -102,13 +120,17 @@ export class LiveModels {
 
   async #loadRevision(revision: string): Promise<void> {
     if (this.#engine.has(revision)) return;
-    const model = await this.#store.model(revision);
+    await this.#loadReading(await this.#store.model(revision));
+  }
+
+  /** Loads a model, with what the store has for it to read where that is not loaded yet. */
+  async #loadReading(model: Model): Promise<string> {
     try {
-      await this.#toEngine(model);
+      return await this.#toEngine(model);
     } catch (thrown) {
       const isMismatch = thrown instanceof PolyheadError && thrown.code === "HEAD_MISMATCH";
       if (!isMismatch || !(await this.#loadProviders())) throw thrown;
-      await this.#toEngine(model);
+      return this.#toEngine(model);
     }
   }
 

@@ -6,7 +6,7 @@ import { isDeepStrictEqual } from "node:util";
 import { asPolyheadError, PolyheadError } from "../base/errors.js";
 import type { Engine } from "../engine/index.js";
 import type { Route, RouteChange, RoutesDocument, Store } from "../store/index.js";
-import { isRetargeting } from "../store/index.js";
+import { isRetargeting, revisionsOf } from "../store/index.js";
 import { type LiveModels, nameOf, type Report } from "./live-models.js";
 import type { HistoryEntry, RepositoryEntry, ServedModel } from "./service.js";
 import { historyOf, toEngine } from "./targets.js";
@@ -47,6 +47,7 @@ export class LiveRoutes {
   static async open(parts: LiveRoutesParts): Promise<LiveRoutes> {
     const made = new LiveRoutes(parts, await parts.store.routes());
     await parts.models.refresh();
+    await parts.models.loadBackbones();
     await made.apply(made.#document);
     return made;
   }
@@ -103,8 +104,9 @@ export class LiveRoutes {
     const add = (name: string, version: string, reason: string) => {
       if (!live.has(name)) others.set(name, { name, version, state: "UNAVAILABLE", reason });
     };
+    const routed = new Set([...this.#document.routes.values()].flatMap(revisionsOf));
     for (const { title, revision, role } of await this.#parts.store.models())
-      if (role !== "backbone" && role !== "adapter")
+      if (role !== "backbone" && role !== "adapter" && !routed.has(revision))
         add(nameOf(title), revision, "kept in the store, without a route");
     for (const { routes } of this.#document.history)
       for (const { name, from } of routes) add(name, from?.targets[0]?.revision ?? "", "unloaded");
@@ -145,8 +147,9 @@ export class LiveRoutes {
   async follow(): Promise<void> {
     const document = await this.#parts.store.routes();
     const isOwn = document.generation === this.#document.generation;
-    if (isOwn && this.#unavailable.size === 0) return;
     await this.#parts.models.refresh();
+    const isMore = await this.#parts.models.loadBackbones();
+    if (isOwn && this.#unavailable.size === 0 && !isMore) return;
     await this.apply(document);
   }
 

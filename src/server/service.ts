@@ -242,10 +242,17 @@ export interface Service {
   /**
    * Loads a head (or backbone) and proves it; gives it a new route, or keeps it ready as a revision of an existing
    * one.
+   * @param title name of its file, by which a backbone without a route is known; made up when it is not given
    * @returns its revision
    * @throws PolyheadError what loading throws
    */
-  addModel(file: Uint8Array, route: string | undefined, author: Author): Promise<string>;
+  addModel(file: Uint8Array, route: string | undefined, author: Author, title?: string): Promise<string>;
+  /**
+   * Does what {@link addModel} does with a model that the store has.
+   * @returns its revision
+   * @throws PolyheadError NOT_FOUND, and what loading throws
+   */
+  addKept(revision: string, route: string, author: Author): Promise<string>;
   /** The ONNX file of a revision that the store has. @throws PolyheadError NOT_FOUND */
   modelFile(revision: string): Promise<Uint8Array>;
   /**

@@ -12,6 +12,7 @@ export {
   type RoutesDocument,
   requireRouteName,
   retargeted,
+  revisionsOf,
   routeTo,
   type Target,
   withCandidate,

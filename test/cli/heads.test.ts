@@ -82,6 +82,35 @@ describe("heads and switch on a store", () => {
     expect(await pointing()).toEqual({ a: ten, b: ten });
   });
 
+  it("take a head's backbone with it where it lies beside the head, as split writes them", async () => {
+    const { status, document } = await on("heads", "add", at("one"), "--route", "sum");
+    expect([status, document.live]).toEqual([0, true]);
+    const kept = await (await Store.open(store, { readOnly: true })).models();
+    expect(kept.map(({ title, revision }) => [title, revision])).toEqual([
+      ["backbone.onnx", document.backbone],
+      ["one.onnx", document.revision],
+    ]);
+    const again = await on("heads", "add", at("ten"), "--route", "sum");
+    expect(again.document).toEqual({ revision: again.document.revision, route: "sum", live: false });
+  });
+
+  it("give a revision that is kept already to a route", async () => {
+    await add("backbone");
+    const one = await add("one");
+    expect(await pointing()).toEqual({});
+    const added = await on("heads", "add", one.slice(0, 8), "--route", "sum");
+    expect(added).toEqual({ status: 0, document: { revision: one, route: "sum", live: true } });
+    expect(await pointing()).toEqual({ sum: one });
+    expect((await on("heads", "add", "0123456789", "--route", "sum")).document.error.code).toBe("NOT_FOUND");
+  });
+
+  it("say the way to a backbone that is there", async () => {
+    await add("backbone");
+    const { document } = await on("heads", "add", at("alien"), "--route", "sum");
+    expect(document.error.details.plan).toMatchObject({ backbone: "backbone" });
+    expect(document.error.message).toContain("polyhead ");
+  });
+
   it("refuse a head without its backbone, and keep nothing of it", async () => {
     await add("backbone");
     const { status, document } = await on("heads", "add", at("alien"), "--route", "sum");

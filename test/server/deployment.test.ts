@@ -2,7 +2,7 @@
 import { readFile } from "node:fs/promises";
 import { join } from "node:path";
 import sharp from "sharp";
-import { afterEach, describe, expect, it } from "vitest";
+import { afterEach, describe, expect, it, vi } from "vitest";
 import { loadModel } from "../../src/files/disk.js";
 import { readMetadata, withMetadata } from "../../src/onnx/metadata.js";
 import { readModel } from "../../src/onnx/read.js";
@@ -100,6 +100,49 @@ describe("a deployment", () => {
     // This one is decoded, and found to have a channel too many.
     await expect(running.inferImage({ routes: ["trunk"], image: await png(100, 1) })).rejects.toMatchObject({
       code: "INPUT_MISMATCH",
+    });
+  });
+
+  it("has the backbones of its store as models, though no head reads them, and takes heads for them", async () => {
+    const folder = await newFolder();
+    const trunk = await backbone();
+    const first = await deploy(folder);
+    await first.addModel(modelBytes(trunk), undefined, author, "trunk.onnx");
+    const other = withMetadata(trunk, { notes: ["another file of the same name"] });
+    const revision = await first.addModel(modelBytes(other), undefined, author, "trunk.onnx");
+    const names = ["trunk", `trunk-${revision.slice(0, 12)}`];
+    expect(first.models().map(({ name }) => name)).toEqual(names);
+    await first.close();
+
+    const second = await deploy(folder);
+    expect(second.models().map(({ name }) => name)).toEqual(names);
+    const taps = await second.infer({ routes: ["trunk"], inputs: { image } });
+    expect(taps.routes.trunk?.outputs.mean?.shape).toEqual([1, 2, 1, 1]);
+    await second.addModel(modelBytes(head(trunk, [1, 0, 0, 1])), "food", author);
+    const answer = await second.infer({ routes: ["food"], inputs: { image } });
+    expect(scoresOf(answer.routes.food?.outputs)).toEqual([1, 3]);
+  });
+
+  it("gives a model that its store has to a route, and follows a backbone that another process adds", async () => {
+    const folder = await newFolder();
+    const trunk = await backbone();
+    const running = await deploy(folder);
+    const store = await Store.open(folder);
+    await store.put(trunk, { title: "trunk.onnx" });
+    await vi.waitFor(() => expect(running.models().map(({ name }) => name)).toEqual(["trunk"]), 10_000);
+    const one = await store.put(head(trunk, [1, 0, 0, 1]), { title: "one.onnx" });
+    const listed = async () => (await running.repositoryIndex(false)).map(({ name, state }) => [name, state]);
+    expect(await listed()).toEqual([
+      ["trunk", "READY"],
+      ["one", "UNAVAILABLE"],
+    ]);
+    expect(await running.addKept(one, "food", author)).toBe(one);
+    expect(await listed()).toEqual([
+      ["trunk", "READY"],
+      ["food", "READY"],
+    ]);
+    await expect(running.addKept("0".repeat(64), "food", author)).rejects.toMatchObject({
+      code: "NOT_FOUND",
     });
   });
 

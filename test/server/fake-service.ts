@@ -211,6 +211,10 @@ export class FakeService implements Service {
     return "sha256-added";
   }
 
+  async addKept(): Promise<string> {
+    return "sha256-added";
+  }
+
   async modelFile(): Promise<Uint8Array> {
     return new Uint8Array([1, 2, 3]);
   }

@@ -22,6 +22,11 @@ export interface Control {
    * @throws PolyheadError what loading throws
    */
   add(model: Model, title: string, route: string | undefined): Promise<string>;
+  /**
+   * Does the same with a model that is kept already.
+   * @throws PolyheadError NOT_FOUND, and what loading throws
+   */
+  addKept(revision: string, route: string): Promise<void>;
   /** The model of a revision. @throws PolyheadError NOT_FOUND */
   model(revision: string): Promise<Model>;
   /** All routes. */

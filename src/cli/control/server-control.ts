@@ -58,12 +58,17 @@ export class ServerControl implements Control {
     this.#author = author;
   }
 
-  async add(model: Model, _title: string, route: string | undefined): Promise<string> {
-    const query = new URLSearchParams(route === undefined ? {} : { route });
+  async add(model: Model, title: string, route: string | undefined): Promise<string> {
+    const query = new URLSearchParams({ title, ...(route !== undefined && { route }) });
     if (this.#author.reason !== undefined) query.set("reason", this.#author.reason);
     const path = `${CONTROL_PREFIX}/models?${query}`;
     const answer = await this.#ask("POST", path, AddAnswer, new Blob([Buffer.from(modelBytes(model))]));
     return answer.revision;
+  }
+
+  async addKept(revision: string, route: string): Promise<void> {
+    const body = { revision, route, ...this.#reason() };
+    await this.#ask("POST", `${CONTROL_PREFIX}/models`, AddAnswer, body);
   }
 
   async model(revision: string): Promise<Model> {

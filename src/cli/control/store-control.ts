@@ -4,11 +4,14 @@ import { openEngine } from "../../index.js";
 import { toEvaluation } from "../../onnx/evaluation.js";
 import { readMetadata } from "../../onnx/metadata.js";
 import type { Model } from "../../onnx/model.js";
+import { type NamedBackbone, withPlan } from "../../server/head-plan.js";
+import { nameOf } from "../../server/live-models.js";
 import type { Author } from "../../server/service.js";
 import { fromStored, historyOf } from "../../server/targets.js";
 import {
   isRetargeting,
   type Route,
+  requireRouteName,
   retargeted,
   routeTo,
   type Store,
@@ -27,16 +30,42 @@ export class StoreControl implements Control {
   }
 
   async add(given: Model, title: string, route: string | undefined): Promise<string> {
+    if (route !== undefined) requireRouteName(route);
     const { model } = toEvaluation(given);
-    await requireLoadable(this.#store, model);
+    await this.#requireLoadable(model, route);
     const revision = await this.#store.put(model, { title });
-    if (route !== undefined) {
-      await this.#change((routes) => {
-        const now = routes.get(route);
-        routes.set(route, now ? withCandidate(now, revision) : routeTo(revision));
-      }, "add");
-    }
+    if (route !== undefined) await this.#addRevision(revision, route);
     return revision;
+  }
+
+  async addKept(revision: string, route: string): Promise<void> {
+    requireRouteName(route);
+    await this.#requireLoadable(await this.#store.model(revision), route);
+    await this.#addRevision(revision, route);
+  }
+
+  async #addRevision(revision: string, route: string): Promise<void> {
+    await this.#change((routes) => {
+      const now = routes.get(route);
+      routes.set(route, now ? withCandidate(now, revision) : routeTo(revision));
+    }, "add");
+  }
+
+  /** @throws PolyheadError what {@link requireLoadable} throws, with the way to a backbone that is there */
+  async #requireLoadable(model: Model, route: string | undefined): Promise<void> {
+    await requireLoadable(this.#store, model).catch(async (thrown: unknown) => {
+      throw await withPlan(thrown, model, route, () => this.#backbones());
+    });
+  }
+
+  async #backbones(): Promise<NamedBackbone[]> {
+    const kept = (await this.#store.models()).filter(({ role }) => role === "backbone");
+    return Promise.all(
+      kept.map(async ({ title, revision }) => ({
+        name: nameOf(title),
+        model: await this.#store.model(revision),
+      })),
+    );
   }
 
   model(revision: string): Promise<Model> {

@@ -38,7 +38,11 @@ export function parseTargets(words: readonly string[], known: ReadonlySet<string
   return Object.fromEntries(targets);
 }
 
-function fullRevision(given: string, known: ReadonlySet<string>): string {
+/**
+ * The revision that its first letters mean.
+ * @throws PolyheadError INVALID_ARGUMENT for too few letters or ones that several begin with; NOT_FOUND
+ */
+export function fullRevision(given: string, known: ReadonlySet<string>): string {
   if (known.has(given) || given.length === LENGTH) return given;
   if (given.length < SHORTEST) {
     throw new PolyheadError(

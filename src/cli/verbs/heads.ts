@@ -1,10 +1,15 @@
 /** `polyhead heads`: models and routes of a running server or of a store. */
+import { existsSync } from "node:fs";
 import { basename } from "node:path";
 import type { Command } from "commander";
+import { PolyheadError } from "../../base/errors.js";
 import { loadModel } from "../../files/disk.js";
+import { toEvaluation } from "../../onnx/evaluation.js";
 import type { Model } from "../../onnx/model.js";
-import type { ListedChange, ListedRoute } from "../control/control.js";
+import { BACKBONE_FILE, backboneBeside } from "../control/beside.js";
+import type { Control, ListedChange, ListedRoute } from "../control/control.js";
 import { type ControlOptions, openControl, withControlOptions } from "../control/open-control.js";
+import { fullRevision } from "../control/targets.js";
 import { table } from "../format.js";
 import { importModel } from "../import-model.js";
 import { type Outcome, performs } from "../outcome.js";
@@ -12,6 +17,8 @@ import { describeSource } from "../source-model.js";
 
 /** So many letters of a revision are shown to people. */
 const SHORT = 12;
+/** What may be a revision rather than a file. */
+const REVISION = /^[0-9a-f]{8,64}$/;
 
 /** Adds the verb. */
 export function addHeads(program: Command): void {
@@ -21,7 +28,10 @@ export function addHeads(program: Command): void {
   const add = heads
     .command("add")
     .description("keep a model that loads: for a new route, or ready as a revision of one that is there")
-    .argument("<file>", "file of a head, a backbone or a whole model: ONNX, or what import takes")
+    .argument(
+      "<file>",
+      "file of a head, a backbone or a whole model: ONNX, or what import takes; or a revision that is kept already",
+    )
     .option("--route <name>", "the route; without it the model is kept for others to read");
   performs(withControlOptions(add, true), addModel);
   const list = heads.command("ls").description("all routes and where they point");
@@ -40,15 +50,18 @@ export function addHeads(program: Command): void {
 
 async function addModel(file: string, options: ControlOptions & { route?: string }): Promise<Outcome> {
   const { route } = options;
-  const model = await modelIn(file);
-  const control = await openControl(options, "change");
-  const revision = await control.add(model, basename(file), route);
+  const { revision, backbone, control } = await addGiven(file, options);
   const routes = await control.routes();
   const isLive = routes.some(
     (each) => each.name === route && each.revisions.some((target) => target.revision === revision),
   );
   return {
-    data: { revision, ...(route === undefined ? {} : { route }), live: isLive },
+    data: {
+      revision,
+      ...(route !== undefined && { route }),
+      live: isLive,
+      ...(backbone !== undefined && { backbone }),
+    },
     text: [
       revision,
       isLive
@@ -56,8 +69,43 @@ async function addModel(file: string, options: ControlOptions & { route?: string
         : route === undefined
           ? "is kept for other models to read"
           : `is kept ready; make it answer with: polyhead switch ${route}=${revision.slice(0, SHORT)}`,
+      ...(backbone === undefined ? [] : [`${backbone}\nis its backbone, ${BACKBONE_FILE} beside it`]),
     ],
   };
+}
+
+interface Added {
+  readonly revision: string;
+  /** The revision of the backbone that was added with it. */
+  readonly backbone?: string;
+  readonly control: Control;
+}
+
+async function addGiven(given: string, options: ControlOptions & { route?: string }): Promise<Added> {
+  const { route } = options;
+  if (route !== undefined && REVISION.test(given) && !existsSync(given)) {
+    const control = await openControl(options, "change");
+    const revision = fullRevision(given, await control.revisions([route]));
+    await control.addKept(revision, route);
+    return { revision, control };
+  }
+  const model = await modelIn(given);
+  const control = await openControl(options, "change");
+  const add = () => control.add(model, basename(given), route);
+  try {
+    return { revision: await add(), control };
+  } catch (thrown) {
+    if (!(thrown instanceof PolyheadError) || thrown.code !== "HEAD_MISMATCH") throw thrown;
+    const beside = await backboneBeside(given, toEvaluation(model).model);
+    if (!beside) throw withoutBackbone(thrown);
+    const backbone = await control.add(beside, BACKBONE_FILE, undefined);
+    return { revision: await add(), backbone, control };
+  }
+}
+
+function withoutBackbone({ code, message, details }: PolyheadError): PolyheadError {
+  const hint = `Add the backbone that it was made for first, or put it beside the head as ${BACKBONE_FILE}.`;
+  return new PolyheadError(code, `${message} ${hint}`, details);
 }
 
 /** ONNX files are kept as they are; others are imported. */

@@ -8,10 +8,11 @@ import { checkModelName } from "../protocol/names.js";
 import { shown } from "../protocol/shown.js";
 import type { RouteTarget, Service } from "../service.js";
 import { authorOf } from "./access.js";
-import { jsonOfBody } from "./body.js";
+import { bytesOfBody, jsonOfBody, mediaType } from "./body.js";
 import {
   AddAnswer,
   AddFields,
+  AddKeptBody,
   GenerationAnswer,
   HistoryAnswer,
   HistoryFields,
@@ -47,17 +48,31 @@ export function addControlRoutes(app: FastifyInstance, service: Service, limits:
         bodies: {
           "application/octet-stream": Bytes,
           "multipart/form-data": Type.Intersect([Type.Object({ file: Bytes }), AddFields]),
+          "application/json": AddKeptBody,
         },
         query: AddFields,
         answer: AddAnswer,
+        status: 201,
+        description:
+          "The body is an ONNX file, a form with one, or JSON that names a revision which the store has.",
       }),
       bodyLimit: limits.uploadBytes,
     },
     async (request, reply) => {
+      if (mediaType(request) === "application/json") {
+        const { length } = bytesOfBody(request);
+        if (length > limits.controlBytes)
+          throw limitExceeded("The body has", length, limits.controlBytes, "bytes of JSON");
+        const { revision, route, reason } = jsonOfBody(request, AddKeptBody);
+        const kept = checkModelName(revision, "The revision", limits);
+        const author = authorOf(request, reason, limits);
+        return reply.code(201).send({ revision: await service.addKept(kept, nameOf(route), author), route });
+      }
       const { file, fields } = await uploadOf(request, limits.uploadBytes);
-      const { route, reason } = checkedFields(AddFields, fields, "The request");
+      const { route, title, reason } = checkedFields(AddFields, fields, "The request");
       const name = route === undefined ? undefined : nameOf(route);
-      const revision = await service.addModel(file, name, authorOf(request, reason, limits));
+      const called = title === undefined ? undefined : checkModelName(title, "The title", limits);
+      const revision = await service.addModel(file, name, authorOf(request, reason, limits), called);
       return reply.code(201).send({ revision, route: name });
     },
   );

@@ -64,9 +64,22 @@ export const AddFields = Type.Object(
     route: Type.Optional(
       Type.String({ description: "A new route, or the one that it becomes a revision of." }),
     ),
+    title: Type.Optional(
+      Type.String({ description: "Name of the file, by which a backbone without a route is known." }),
+    ),
     reason: Reason,
   },
   { additionalProperties: false },
+);
+
+/** A model that the store has, for a route. */
+export const AddKeptBody = Type.Object(
+  {
+    revision: Type.String({ minLength: 1, description: "Of a model that the store has." }),
+    route: Type.String({ description: "A new route, or the one that it becomes a revision of." }),
+    reason: Reason,
+  },
+  { additionalProperties: false, title: "AddKept" },
 );
 
 /** Fields of a history request. */
@@ -80,7 +93,9 @@ export const HistoryFields = Type.Object(
 );
 
 /** From which generation on a change holds. */
-export const GenerationAnswer = Type.Object({ generation: Type.Integer() });
+export const GenerationAnswer = Type.Object({
+  generation: Type.Integer({ description: "The first one of answers that see the change." }),
+});
 
 /** What an upload became. */
 export const AddAnswer = Type.Object({ revision: Type.String(), route: Type.Optional(Type.String()) });
@@ -130,10 +145,14 @@ export const RoutesAnswer = Type.Object({ routes: Type.Array(RouteAnswer) });
 export const HistoryAnswer = Type.Object({
   history: Type.Array(
     Type.Object({
+      route: Type.Optional(Type.String()),
       at: Type.String(),
       by: Type.String(),
       action: Type.String(),
-      generation: Type.Integer(),
+      generation: Type.Integer({
+        description:
+          "The store's, which outlasts the server; answers and switches count the running server's own generations.",
+      }),
       before: Type.Optional(Target),
       after: Type.Optional(Target),
       reason: Type.String(),

@@ -20,6 +20,8 @@ export interface Documentation {
   readonly bodies?: Readonly<Record<string, TSchema>>;
   readonly query?: TSchema;
   readonly answer?: TSchema;
+  /** Of the answer; 200 by default. */
+  readonly status?: number;
   readonly description?: string;
 }
 
@@ -28,7 +30,7 @@ export function documented(
   tag: string,
   summary: string,
   scope: Scope | "open",
-  { body, bodies, query, answer, description }: Documentation = {},
+  { body, bodies, query, answer, status = 200, description }: Documentation = {},
 ): Pick<RouteShorthandOptions, "schema" | "config"> {
   const contents = bodies ?? (body && { "application/json": body });
   const schema: Described = {
@@ -42,7 +44,7 @@ export function documented(
       },
     }),
     ...(query && { querystring: query }),
-    response: { ...(answer && { 200: answer }), "4xx": ErrorAnswer, "5xx": ErrorAnswer },
+    response: { ...(answer && { [status]: answer }), "4xx": ErrorAnswer, "5xx": ErrorAnswer },
   };
   return { schema, config: { scope } };
 }

@@ -233,6 +233,12 @@ export class FakeService implements Service {
     return revision;
   }
 
+  async addKept(revision: string, route: string, author: Author): Promise<string> {
+    this.changes.push({ what: "add", author, name: route });
+    this.targets.set(route, { revisions: [{ revision, weight: 1 }], shadows: [] });
+    return revision;
+  }
+
   async setTargets(changes: Readonly<Record<string, RouteTarget>>, author: Author): Promise<number> {
     for (const name of Object.keys(changes)) this.model(name);
     for (const [name, target] of Object.entries(changes)) {
