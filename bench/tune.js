@@ -27,7 +27,6 @@ export const SIDE = 128;
 export const LINEAR_HEAD = /** @type {const} */ ({
   shape: { kind: "linear", hidden: 0 },
   decays: DECAYS,
-  labelSmoothing: 0,
   isBalanced: false,
   seed: 0,
 });

@@ -79,7 +79,7 @@ async function trained(options: MeasureOptions, known: Known, way: "branch" | "f
       judging: { by: "held-back", share: HELD_BACK },
       head: {
         shape: { kind: "linear", hidden: HIDDEN },
-        ...{ decays: DECAYS, labelSmoothing: 0, isBalanced: false, seed: options.seed ?? 0 },
+        ...{ decays: DECAYS, isBalanced: false, seed: options.seed ?? 0 },
       },
       tuning: {
         ...{ ...TUNING, optimizer: { kind: "adam" }, schedule: { kind: "cosine" } },

@@ -10,22 +10,32 @@ import type { Loss } from "./losses.js";
 import type { Batch } from "./trainer.js";
 import type { TrainingModel } from "./training-model.js";
 
+const MATCHED = { kind: "mean-squared" } as const;
+
 /** What the batches are for. */
 export interface ArrayBatchOptions {
   readonly loss: Loss;
   /** Output that the loss looks at; the first by default. */
   readonly output?: string | undefined;
+  /** Values of the model that are brought near to arrays of their own (feature matching). */
+  readonly matches?: readonly Match[] | undefined;
+}
+
+/** A value of the model and how much its mean squared difference from the array `y/VALUE` counts. */
+export interface Match {
+  readonly value: string;
+  readonly weight: number;
 }
 
 /**
  * All batches of a model's arrays. The lone input of a model may be called `x`; several go by their names. The target
- * is `y`.
+ * is `y`, that of a value to be matched `y/VALUE`.
  * @throws PolyheadError INPUT_MISMATCH when arrays are missing or do not go together
  */
 export function arrayBatches(
   model: TrainingModel,
   arrays: ReadonlyMap<string, Tensor>,
-  { loss, output }: ArrayBatchOptions,
+  { loss, output, matches = [] }: ArrayBatchOptions,
 ): Batch[] {
   const inputs = model.inputs.map((name) => {
     const found = arrays.get(name) ?? (model.inputs.length === 1 ? arrays.get("x") : undefined);
@@ -35,7 +45,10 @@ export function arrayBatches(
   if (!first) throw mismatch("The model has no input that could be trained on.", {});
   const rank = model.rank(first[0]) ?? first[1].shape.length;
   const isSeries = first[1].shape.length === rank + 1;
-  const target = arrays.get("y") ?? missing("y", arrays);
+  const targets = [
+    { name: "y", loss, output, weight: 1 },
+    ...matches.map(({ value, weight }) => ({ name: `y/${value}`, loss: MATCHED, output: value, weight })),
+  ].map((each) => ({ ...each, target: arrays.get(each.name) ?? missing(each.name, arrays) }));
   const count = isSeries ? (first[1].shape[0] ?? 0) : 1;
   const part = (name: string, value: Tensor, at: number) => {
     if (!isSeries) return value;
@@ -51,7 +64,11 @@ export function arrayBatches(
     inputs: new Map(
       inputs.map(([name, value]) => [name, suited(model, name, part(name, value, at))] as const),
     ),
-    terms: [{ loss, target: part("y", target, at), ...(output !== undefined && { output }) }],
+    terms: targets.map(({ name, target, output: of, ...term }) => ({
+      ...term,
+      target: part(name, target, at),
+      ...(of !== undefined && { output: of }),
+    })),
   }));
 }
 

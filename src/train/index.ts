@@ -8,6 +8,7 @@ export * from "./initial.js";
 export * from "./losses.js";
 export * from "./network.js";
 export * from "./optimizers.js";
+export * from "./parameter-rules.js";
 export * from "./parameters.js";
 export * from "./schedules.js";
 export * from "./step-model.js";

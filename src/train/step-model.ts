@@ -57,6 +57,11 @@ export interface StepModel {
 /** A value that a name belongs to: state of a parameter by number. */
 const stateName = (parameter: string, place: string | number) => `${parameter}/${place}`;
 
+/** The state that is the moving average of a parameter. */
+export function averageName(parameter: string): string {
+  return stateName(parameter, "average");
+}
+
 /**
  * The whole step.
  * @param whole a model with a loss, shapes bound
@@ -236,7 +241,7 @@ function averaged(
   renewed: string,
   decay: number,
 ): StateValue {
-  const input = stateName(of.parameter, "average");
+  const input = averageName(of.parameter);
   const old = builder.op("Mul", [input, builder.scalar(decay, "float32")]);
   const output = builder.op("Add", [old, builder.op("Mul", [renewed, builder.scalar(1 - decay, "float32")])]);
   return { ...of, name: input, start: "parameter", input, output };

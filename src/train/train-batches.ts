@@ -26,8 +26,9 @@ export interface TrainBatchesOptions {
 export interface TrainedBatches {
   /** Loss of each step, before its update. */
   readonly losses: readonly number[];
-  /** Loss on the first batch after all steps. */
+  /** Loss of the result on the first batch. */
   readonly final: number;
+  /** The result: the last parameters, or their moving average where one is kept. */
   readonly parameters: ReadonlyMap<string, Tensor>;
 }
 

@@ -13,6 +13,7 @@ import { withLoss } from "./losses.js";
 import { stepScalars } from "./optimizers.js";
 import {
   answerModel,
+  averageName,
   type StateValue,
   type StepModel,
   stepModel,
@@ -113,18 +114,14 @@ export class Trainer {
     );
   }
 
-  /** The loss of a batch, without a step. */
+  /** The loss of a batch, without a step, of what {@link parameters} gives. */
   async loss({ inputs, terms }: Batch): Promise<number> {
     const sum = await this.#stepSession({ inputs, terms }, 1);
-    return this.#run(
-      { ...sum, state: sum.state.map((each) => ({ ...each, output: undefined })) },
-      { inputs, terms },
-      0,
-    );
+    return this.#run({ ...sum, state: this.#asResult(sum.state) }, { inputs, terms }, 0);
   }
 
   /**
-   * All outputs of the model for inputs, with the parameters as they are now.
+   * All outputs of the model for inputs, with the parameters that {@link parameters} gives.
    * @throws PolyheadError INPUT_MISMATCH, LOAD_FAILED, RUN_FAILED, WORKER_LOST
    */
   async answers(inputs: ReadonlyMap<string, Tensor>): Promise<ReadonlyMap<string, Tensor>> {
@@ -132,15 +129,19 @@ export class Trainer {
     const session = await this.#session(JSON.stringify(["answers", [...shapes]]), () =>
       answerModel(this.#model.bound(shapes), this.#parameters),
     );
-    return this.#results(session, { inputs, terms: [] }, 0);
+    return this.#results({ ...session, state: this.#asResult(session.state) }, { inputs, terms: [] }, 0);
   }
 
-  /** The parameters as they are now, or their moving average. */
-  async parameters(which: "latest" | "average" = "latest"): Promise<Map<string, Tensor>> {
-    const state = await this.state();
+  /** What training has come to: the moving average of the parameters where one is kept, else the parameters as they are. */
+  async parameters(): Promise<Map<string, Tensor>> {
+    return this.resultOf(await this.state());
+  }
+
+  /** The parameters out of a {@link state}, as {@link parameters} has them. */
+  resultOf(state: ReadonlyMap<string, Tensor>): Map<string, Tensor> {
     return new Map(
       this.#parameters.flatMap((name) => {
-        const value = state.get(which === "latest" ? name : `${name}/average`);
+        const value = state.get(this.#options.average === undefined ? name : averageName(name));
         return value ? [[name, value] as const] : [];
       }),
     );
@@ -238,6 +239,16 @@ export class Trainer {
     this.#sessions.set(key, session);
     session.catch(() => this.#sessions.delete(key));
     return session;
+  }
+
+  /** State that is only read, with the average in place of each parameter where one is kept. */
+  #asResult(state: readonly StateValue[]): StateValue[] {
+    return state.map((each) => ({
+      ...each,
+      ...(this.#options.average !== undefined &&
+        each.name === each.parameter && { name: averageName(each.name) }),
+      output: undefined,
+    }));
   }
 
   /** The tensor of a state value; made when the first step needs it. */

@@ -13,13 +13,16 @@ import type { Runtime } from "../runtime/runtime.js";
 import { sliceRows } from "../tensor/rows.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { TargetTerm } from "../train/gradients.js";
+import { groupsOf, type ParameterRule } from "../train/parameter-rules.js";
 import { rateFactor, type Schedule } from "../train/schedules.js";
 import type { UpdateOptions } from "../train/step-model.js";
 import { type Batch, Trainer } from "../train/trainer.js";
 import type { TrainingModel } from "../train/training-model.js";
 
 /** Settings of the loop; all of them count for what comes out. */
-export interface FitSettings extends Omit<UpdateOptions, "groupOf" | "average"> {
+export interface FitSettings extends Omit<UpdateOptions, "groupOf"> {
+  /** Parameters with settings of their own. */
+  readonly groups?: readonly ParameterRule[] | undefined;
   /** Passes over the rows. */
   readonly epochs: number;
   /** Rows in a batch; fewer where there are not so many. */
@@ -126,10 +129,12 @@ export async function fitModel<Target>(options: FitOptions<Target>): Promise<Fit
   const qualities = [...progress.qualities];
   const begun = saved?.step ?? 0;
   let best = named(saved?.arrays, BEST);
+  const wanted = options.parameters ?? model.parameters;
+  const groupOf = options.groupOf ?? (options.groups && groupsOf(options.groups, wanted));
   const trainer = new Trainer(options.runtime, model, {
     optimizer: options.optimizer,
-    clipNorm: options.clipNorm,
-    ...(options.groupOf && { groupOf: options.groupOf }),
+    ...{ clipNorm: options.clipNorm, average: options.average },
+    ...(groupOf && { groupOf }),
     ...(options.parameters && { parameters: options.parameters }),
     ...(options.threads !== undefined && { threads: options.threads }),
     ...(saved && { state: named(saved.arrays, NOW), steps: begun }),
@@ -188,14 +193,13 @@ export async function fitModel<Target>(options: FitOptions<Target>): Promise<Fit
   }
 
   function atStart(): ReadonlyMap<string, Tensor> {
-    return model.values(options.parameters ?? model.parameters);
+    return model.values(wanted);
   }
 
   async function atEnd(): Promise<ReadonlyMap<string, Tensor>> {
     if (!saved || !progress.isOver) return trainer.parameters();
     // Of a training that was over before it was interrupted nothing is in the worker.
-    const wanted = options.parameters ?? model.parameters;
-    return new Map([...named(saved.arrays, NOW)].filter(([name]) => wanted.includes(name)));
+    return trainer.resultOf(named(saved.arrays, NOW));
   }
 }
 

@@ -3,6 +3,7 @@
  * examples given, so that whoever holds examples back to judge it judges the choice as well. For the linear head the
  * pull is the L2 penalty of logistic regression.
  */
+import { PolyheadError } from "../base/errors.js";
 import { seededRandom } from "../base/random.js";
 import { classCounts, classWeights } from "../data/balance.js";
 import type { Collate } from "../data/batches.js";
@@ -13,6 +14,7 @@ import type { Runtime } from "../runtime/runtime.js";
 import type { Standardisation } from "../teach/classifier.js";
 import { int64, type Tensor, toNumbers } from "../tensor/tensor.js";
 import type { TargetTerm } from "../train/gradients.js";
+import type { Loss } from "../train/losses.js";
 import { TrainingModel } from "../train/training-model.js";
 import { type FitStep, type Fitted, fitModel } from "./fit.js";
 import {
@@ -26,13 +28,17 @@ import {
 import { SelectedRows } from "./rows.js";
 import { qualityOf, scoresOf } from "./scores.js";
 
+/** A loss of one class each. */
+export type ClassLoss = Extract<Loss, { kind: "cross-entropy" | "focal" }>;
+
 /** How a head is trained. */
 export interface HeadSettings {
   readonly shape: HeadShape;
   /** Pulls to choose from; one of them is taken as it is. */
   readonly decays: readonly number[];
-  readonly labelSmoothing: number;
-  /** Whether rare classes weigh more in the loss, so that all weigh the same together. */
+  /** Cross entropy by default. */
+  readonly loss?: ClassLoss | undefined;
+  /** With cross entropy: whether rare classes weigh more, so that all weigh the same together. */
   readonly isBalanced: boolean;
   readonly seed: number;
 }
@@ -134,21 +140,27 @@ async function fitHead(options: HeadOptions, decay: number, places: readonly num
   return { values: fitted.parameters, standardisation, decay, fitted };
 }
 
-/** The loss of a classifier on a batch. */
+/**
+ * The loss of a classifier on a batch.
+ * @throws PolyheadError INVALID_ARGUMENT for classes that are to be balanced in a loss that has weights already, or none
+ */
 export function classTerms(
   {
-    labelSmoothing,
+    loss: given = { kind: "cross-entropy" },
     isBalanced,
     classes,
     outputs,
-  }: Pick<HeadOptions, "labelSmoothing" | "isBalanced" | "classes" | "outputs">,
+  }: Pick<HeadOptions, "loss" | "isBalanced" | "classes" | "outputs">,
   targets: readonly number[],
 ): Collate<number, readonly TargetTerm[]> {
-  const loss = {
-    kind: "cross-entropy" as const,
-    ...(labelSmoothing > 0 && { labelSmoothing }),
-    ...(isBalanced && { classWeights: classWeights(classCounts(targets, classes)) }),
-  };
+  if (isBalanced && (given.kind !== "cross-entropy" || given.classWeights)) {
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      `Classes can be balanced in a cross entropy without weights of its own; got ${JSON.stringify(given)}.`,
+      { loss: given },
+    );
+  }
+  const loss = isBalanced ? { ...given, classWeights: classWeights(classCounts(targets, classes)) } : given;
   return (x, own) => ({ x, y: [{ loss, output: outputs.logits, target: int64([own.length], own) }] });
 }
 

@@ -6,8 +6,10 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { loadModel } from "../../src/files/disk.js";
+import { loadModel, saveModel } from "../../src/files/disk.js";
 import { readMetadata } from "../../src/onnx/metadata.js";
+import { graph, model, node, valueInfo } from "../../src/onnx/model.js";
+import { weight, weightTensor } from "../../src/onnx/weight.js";
 import { readNpz, writeNpz } from "../../src/tensor/npz.js";
 import { float32, int64, type Tensor, toNumbers } from "../../src/tensor/tensor.js";
 import { fixturesDir, hasFixtures } from "../fixtures.js";
@@ -124,5 +126,108 @@ describe.skipIf(!hasFixtures)("training from the command", () => {
     });
     const lost = float32([1, 3, 64, 64], image.with(0, Number.NaN));
     expect(await refused(lost, int64([1], [1]))).toEqual({ status: 70, code: "DIVERGED" });
+  });
+});
+
+describe("what the options say of a step", () => {
+  const torch = JSON.parse(
+    readFileSync(new URL("../fixtures/gradients/torch.json", import.meta.url), "utf8"),
+  );
+  const { optimizers } = torch;
+  const numbersOf = (tensor: Tensor | undefined) => [...toNumbers(tensor ?? float32([0], []))];
+  const off = (got: readonly number[], wanted: readonly number[]) =>
+    Math.max(...wanted.map((each, at) => Math.abs(each - (got[at] ?? Number.NaN))));
+  const place = (name: string) => join(folder, name);
+  beforeAll(async () => {
+    const linear = graph("linear", {
+      nodes: [
+        node("Gemm", ["x", "weight", "bias"], ["logits"], { transB: 1 }),
+        node("Softmax", ["logits"], ["probabilities"], { axis: 1 }),
+      ],
+      inputs: [valueInfo("x", "float32", ["N", 4])],
+      outputs: [valueInfo("probabilities", "float32", ["N", 3])],
+      weights: [
+        weight("weight", float32([3, 4], optimizers.weight)),
+        weight("bias", float32([3], optimizers.bias)),
+      ],
+    });
+    await saveModel(place("linear.onnx"), model(linear));
+    const y = int64([4, 6], optimizers.y.flat());
+    const like = float32(
+      [4, 6, 3],
+      Float32Array.from({ length: 72 }, (_, at) => Math.sin(at)),
+    );
+    await writeFile(
+      place("linear.npz"),
+      writeNpz({ x: float32([4, 6, 4], optimizers.x), y, "y/logits": like }),
+    );
+  });
+  const tune = (...more: string[]) =>
+    polyhead(
+      ...["tune", place("linear.onnx"), "--npz", place("linear.npz"), "--lr", "0.1", "--steps", "6"],
+      ...["-o", place("linear-tuned.onnx"), ...more],
+    );
+  const weightsNow = async () => {
+    const { graph: trained } = await loadModel(place("linear-tuned.onnx"));
+    return new Map(trained.initializer.map((each) => [each.name, numbersOf(weightTensor(each))]));
+  };
+
+  it.each([
+    ["groups", ["--group", "w*t=0.01", "bias=,0.1"], (course: { groups?: boolean }) => course.groups],
+    [
+      "a moving average",
+      ["--optimizer", "sgd", "--average", "0.8"],
+      (course: { average?: number }) => course.average,
+    ],
+    [
+      "a momentum that looks ahead",
+      ["--optimizer", "sgd", "--momentum", "0.9", "--nesterov", "--weight-decay", "0.01"],
+      (course: { optimizer: { nesterov?: boolean } }) => course.optimizer.nesterov,
+    ],
+    [
+      "clipped sums of gradients",
+      ["--accumulate", "2", "--clip", "1"],
+      (course: { accumulate?: number }) => course.accumulate,
+    ],
+  ])("is what PyTorch makes of it: %s", { timeout: 30_000 }, async (_, words, isIt) => {
+    const { status, document } = await tune(...words);
+    expect(status).toBe(0);
+    const course = optimizers.courses.find(isIt);
+    expect(off(document.losses as number[], course.losses)).toBeLessThan(1e-4);
+    const got = await weightsNow();
+    for (const key of ["weight", "bias"]) expect(off(got.get(key) ?? [], course[key])).toBeLessThan(1e-4);
+  });
+
+  it("brings values near to arrays of their own", { timeout: 30_000 }, async () => {
+    const out = place("matched.npz");
+    const grad = (...more: string[]) =>
+      polyhead("grad", place("linear.onnx"), "--npz", place("linear.npz"), "--out", out, ...more);
+    const loss = async (...more: string[]) => Number((await grad(...more)).document.loss);
+    const { x, weight: w, bias } = optimizers;
+    const squares = Array.from({ length: 18 }, (_, at) => {
+      const [row, column] = [Math.floor(at / 3), at % 3];
+      const product = [0, 1, 2, 3].reduce((sum, k) => sum + x[row * 4 + k] * w[column * 4 + k], bias[column]);
+      return (product - Math.fround(Math.sin(at))) ** 2;
+    });
+    const matched = squares.reduce((sum, each) => sum + each, 0) / 18;
+    expect(await loss("--match", "logits=0.5")).toBeCloseTo((await loss()) + 0.5 * matched, 4);
+    expect((await grad("--match", "weight")).document).toMatchObject({ error: { code: "INPUT_MISMATCH" } });
+  });
+
+  it("is refused where it would be passed over", { timeout: 60_000 }, async () => {
+    const refused = async (code: string, ...words: string[]) => {
+      const { status, document } = await tune(...words);
+      expect({ status: status > 0, error: document.error }, words.join(" ")).toMatchObject({
+        ...{ status: true, error: { code } },
+      });
+    };
+    await refused("INVALID_ARGUMENT", "--way", "head");
+    await refused("INVALID_ARGUMENT", "--epochs", "3");
+    await refused("INVALID_ARGUMENT", "--data", folder);
+    await refused("INVALID_ARGUMENT", "--momentum", "0.9");
+    await refused("INVALID_ARGUMENT", "--optimizer", "sgd", "--nesterov");
+    await refused("INVALID_ARGUMENT", "--milestones", "2", "--schedule", "cosine");
+    await refused("INVALID_ARGUMENT", "--temperature", "2");
+    await refused("NOT_FOUND", "--group", "wei=0.1");
   });
 });

@@ -39,7 +39,6 @@ export const SHORT: Pick<
   head: {
     shape: { kind: "linear", hidden: 8 },
     decays: [1e-3],
-    labelSmoothing: 0,
     isBalanced: false,
     seed: 0,
   },

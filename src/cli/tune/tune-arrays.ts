@@ -8,14 +8,15 @@ import { OrtWorker } from "../../runtime/node/ort-worker.js";
 import { Runtime } from "../../runtime/runtime.js";
 import { readNpz } from "../../tensor/npz.js";
 import { arrayBatches } from "../../train/array-batches.js";
+import { groupsOf } from "../../train/parameter-rules.js";
 import { type TrainedBatches, trainBatches } from "../../train/train-batches.js";
 import { Trainer } from "../../train/trainer.js";
 import { TrainingModel } from "../../train/training-model.js";
-import { lossOf } from "../loss-option.js";
+import { arrayLossOf } from "../loss-option.js";
 import { manifest } from "../manifest.js";
 import type { Outcome } from "../outcome.js";
 import { progressBar } from "../progress.js";
-import { optimizerOf, scheduleOf, type TuneOptions } from "./options.js";
+import { groupsOfRate, optimizerOf, scheduleOf, type TuneOptions } from "./options.js";
 
 /**
  * Trains everything of a model on the batches in `--npz`.
@@ -25,13 +26,19 @@ export async function tuneArrays(path: string, npz: string, options: TuneOptions
   const { way, out, lr = 1e-3, steps, seed, order, accumulate, threads } = options;
   const model = new TrainingModel(await loadModel(path));
   const bytes = await readFileBytes(npz);
-  const loss = lossOf(options);
-  const batches = arrayBatches(model, readNpz(bytes), { loss, output: options.output });
+  const { loss, ...target } = arrayLossOf(options);
+  const batches = arrayBatches(model, readNpz(bytes), { loss, ...target });
   const optimizer = optimizerOf(options);
   const schedule = scheduleOf(options, { kind: "constant", warmup: 0 });
+  const groups = groupsOfRate(options.group, lr);
+  const groupOf = groups && groupsOf(groups, model.parameters);
+  const { clip, average } = options;
   const runtime = await Runtime.open(() => OrtWorker.start());
   try {
-    const trainer = new Trainer(runtime, model, { optimizer, threads, clipNorm: options.clip });
+    const trainer = new Trainer(runtime, model, {
+      ...{ optimizer, threads, clipNorm: clip, average },
+      ...(groupOf && { groupOf }),
+    });
     const bar = progressBar("steps");
     const trained = await trainBatches(trainer, batches, {
       steps,
@@ -46,7 +53,10 @@ export async function tuneArrays(path: string, npz: string, options: TuneOptions
       way,
       model: basename(path),
       data: { file: basename(npz), sha256: createHash("sha256").update(bytes).digest("hex") },
-      settings: { loss, optimizer, rate: lr, schedule, clip: options.clip, steps, seed, order, accumulate },
+      settings: {
+        ...{ loss, ...target, optimizer, rate: lr, schedule, clip, average, groups },
+        ...{ steps, seed, order, accumulate },
+      },
       losses: { first: trained.losses[0], last: trained.losses.at(-1), final: trained.final },
     });
     await saveModel(out, result);

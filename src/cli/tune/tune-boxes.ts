@@ -13,7 +13,7 @@ import { table } from "../format.js";
 import { manifest } from "../manifest.js";
 import type { Outcome } from "../outcome.js";
 import { progressBar, trainingBar } from "../progress.js";
-import { optimizerOf, scheduleOf, type TuneOptions } from "./options.js";
+import { groupsOfRate, optimizerOf, scheduleOf, type TuneOptions } from "./options.js";
 import { type Published, publish } from "./publish.js";
 import { requireResume } from "./tune-classes.js";
 
@@ -36,6 +36,7 @@ export async function tuneBoxes(path: string, data: string, options: TuneOptions
   await requireResume(checkpoints, options.resume ?? false);
   const backbone = await loadModel(path);
   const listing = asBoxes(data, await openSource(data));
+  const rate = options.lr ?? TRAINING.rate;
   const augment = options.augment ?? "boxes";
   const runtime = await Runtime.open(() => OrtWorker.start());
   try {
@@ -49,11 +50,13 @@ export async function tuneBoxes(path: string, data: string, options: TuneOptions
       validation: options.validation,
       epochs: options.epochs ?? TRAINING.epochs,
       batch: options.batch ?? TRAINING.batch,
-      rate: options.lr ?? TRAINING.rate,
+      rate,
       optimizer: optimizerOf(options),
       schedule: scheduleOf(options, { kind: "cosine", warmup: 20 }),
       ...(options.accumulate > 1 && { accumulate: options.accumulate }),
       clipNorm: options.clip ?? TRAINING.clip,
+      average: options.average,
+      groups: groupsOfRate(options.group, rate),
       patience: options.patience ?? TRAINING.patience,
       augmentation: augment === "none" ? undefined : parseAugmentation(augment),
       dataSet: {

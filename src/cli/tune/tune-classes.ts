@@ -9,14 +9,15 @@ import { OrtWorker } from "../../runtime/node/ort-worker.js";
 import { Runtime } from "../../runtime/runtime.js";
 import { FOLDS, HELD_BACK, HIDDEN, TUNING } from "../../tune/defaults.js";
 import type { OtherHead } from "../../tune/other-heads.js";
-import { DECAYS } from "../../tune/train-head.js";
+import { type ClassLoss, DECAYS } from "../../tune/train-head.js";
 import { type TunedImages, tuneImages } from "../../tune/tune-images.js";
 import { tuneReportPage } from "../../tune/tune-report.js";
 import { percent, table } from "../format.js";
+import { lossOf } from "../loss-option.js";
 import { manifest } from "../manifest.js";
 import type { Outcome } from "../outcome.js";
 import { progressBar, trainingBar } from "../progress.js";
-import { type ClassTuneOptions, optimizerOf, scheduleOf, type TuneOptions } from "./options.js";
+import { type ClassTuneOptions, groupsOfRate, optimizerOf, scheduleOf, type TuneOptions } from "./options.js";
 import { type Published, publish } from "./publish.js";
 
 const WIDTH = 24;
@@ -26,11 +27,12 @@ const WIDTH = 24;
  * @throws PolyheadError as `tuneImages` does; ALREADY_EXISTS for a training that was interrupted and is not gone on with
  */
 export async function tuneClasses(path: string, data: string, options: ClassTuneOptions): Promise<Outcome> {
-  const { out, way, seed, threads, labelSmoothing = 0, balance = false, weightDecay } = options;
+  const { out, way, seed, threads, balance = false, weightDecay } = options;
   const stem = join(dirname(out), basename(out, ".onnx"));
   const checkpoints = options.checkpoint ?? `${stem}.checkpoint`;
   await requireResume(checkpoints, options.resume ?? false);
   const backbone = await loadModel(path);
+  const loss = classLoss(options);
   const names = { backbone: basename(path), data: basename(resolve(data)) };
   const listing = asClasses(data, await openSource(data));
   const others = await Promise.all((options.other ?? []).map(otherHead));
@@ -38,6 +40,7 @@ export async function tuneClasses(path: string, data: string, options: ClassTune
     polyhead: manifest.version,
     "onnxruntime-node": manifest.dependencies["onnxruntime-node"] ?? "",
   };
+  const rate = options.lr ?? TUNING.rate;
   const augment = options.augment ?? (way === "full" ? "light" : "none");
   const runtime = await Runtime.open(() => OrtWorker.start());
   try {
@@ -51,16 +54,18 @@ export async function tuneClasses(path: string, data: string, options: ClassTune
       head: {
         shape: { kind: options.head, hidden: options.hidden ?? HIDDEN },
         decays: way === "head" && weightDecay !== undefined ? [weightDecay] : DECAYS,
-        ...{ labelSmoothing, seed, isBalanced: balance },
+        ...{ loss, seed, isBalanced: balance },
       },
       tuning: {
         epochs: options.epochs ?? TUNING.epochs,
         batch: options.batch ?? TUNING.batch,
-        rate: options.lr ?? TUNING.rate,
+        rate,
         optimizer: optimizerOf(options),
         schedule: scheduleOf(options, { kind: "cosine", warmup: 0 }),
         ...(options.accumulate > 1 && { accumulate: options.accumulate }),
         clipNorm: options.clip,
+        average: options.average,
+        groups: groupsOfRate(options.group, rate),
         patience: options.patience ?? TUNING.patience,
         augmentation: augment === "none" ? undefined : parseAugmentation(recordOrName(augment)),
       },
@@ -111,6 +116,16 @@ export async function requireResume(checkpoints: string, isResumed: boolean): Pr
     "ALREADY_EXISTS",
     `A training into this file was interrupted; what it did is in ${checkpoints}. Go on with it with --resume, or remove the folder to begin anew.`,
     { path: checkpoints },
+  );
+}
+
+function classLoss(options: ClassTuneOptions): ClassLoss {
+  const loss = lossOf(options);
+  if (loss.kind === "cross-entropy" || loss.kind === "focal") return loss;
+  throw new PolyheadError(
+    "INVALID_ARGUMENT",
+    `Images with one class each are learned by --loss cross-entropy or focal; got ${loss.kind}.`,
+    { got: loss.kind, expected: ["cross-entropy", "focal"] },
   );
 }
 

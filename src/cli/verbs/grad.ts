@@ -9,7 +9,7 @@ import { float32 } from "../../tensor/tensor.js";
 import { arrayBatches } from "../../train/array-batches.js";
 import { batchGradients } from "../../train/gradients.js";
 import { TrainingModel } from "../../train/training-model.js";
-import { addLossOptions, type LossOptions, lossOf } from "../loss-option.js";
+import { addLossOptions, arrayLossOf, type LossOptions } from "../loss-option.js";
 import { type Outcome, performs } from "../outcome.js";
 
 interface Options extends LossOptions {
@@ -31,7 +31,7 @@ export function addGrad(program: Command): void {
 async function perform(path: string, options: Options): Promise<Outcome> {
   const model = new TrainingModel(await loadModel(path));
   const arrays = readNpz(await readFileBytes(options.npz));
-  const [batch] = arrayBatches(model, arrays, { loss: lossOf(options), output: options.output });
+  const [batch] = arrayBatches(model, arrays, arrayLossOf(options));
   const runtime = await Runtime.open(() => OrtWorker.start());
   try {
     const { loss, gradients } = await batchGradients(

@@ -8,12 +8,20 @@ import { SCHEDULE_KINDS } from "../../train/schedules.js";
 import { HEAD_KINDS } from "../../tune/head-network.js";
 import { withControlOptions } from "../control/open-control.js";
 import { addLossOptions } from "../loss-option.js";
-import { readCount, readCounts, readNumber } from "../option-numbers.js";
+import {
+  readCount,
+  readCounts,
+  readNumber,
+  readPositive,
+  readShare,
+  readWholeNumber,
+} from "../option-numbers.js";
 import { type Outcome, performs } from "../outcome.js";
-import { type TuneOptions, WAYS } from "../tune/options.js";
+import { readGroup, type TuneOptions, WAYS } from "../tune/options.js";
 import { tuneArrays } from "../tune/tune-arrays.js";
 import { tuneBoxes } from "../tune/tune-boxes.js";
 import { tuneClasses } from "../tune/tune-classes.js";
+import { requireUses } from "../tune/uses.js";
 
 /** Adds the verb. */
 export function addTune(program: Command): void {
@@ -53,7 +61,7 @@ export function addTune(program: Command): void {
     )
     .option("--depths <count>", "with auto: how many depths to measure beside the head alone", readCount, 3)
     .option("--folds <count>", "judge by cross-validation of so many parts; 5 for a head", readCount)
-    .option("--validation <share>", "judge by examples held back; 0.2 for a branch and full", readNumber)
+    .option("--validation <share>", "judge by examples held back; 0.2 for a branch and full", readShare)
     .option("--epochs <count>", "passes over the images; 10 by default", readCount)
     .option("--batch <count>", "images in a step; 16 by default", readCount)
     .option("--augment <strength>", "random views: none, light, standard, strong or a record; light for full")
@@ -63,7 +71,7 @@ export function addTune(program: Command): void {
       readCount,
     )
     .option("--balance", "let rare classes weigh more, so that all weigh the same together")
-    .option("--bad <count>", "most images that may be left out", readNumber)
+    .option("--bad <count>", "most images that may be left out", readWholeNumber)
     .option(
       "--other <head:folder...>",
       "for full: heads of the backbone, and images to measure their loss on",
@@ -89,28 +97,49 @@ export function addTune(program: Command): void {
     )
     .addOption(new Option("--optimizer <name>", "how to step").choices([...OPTIMIZER_KINDS]).default("adam"))
     .option("--lr <rate>", "learning rate", readNumber)
-    .option("--momentum <share>", "with sgd", readNumber)
+    .option("--momentum <share>", "with sgd", readShare)
     .option("--nesterov", "look ahead along the momentum, with sgd")
     .option("--weight-decay <number>", "pull towards zero; with adamw apart from the gradient", readNumber)
     .addOption(new Option("--schedule <name>", "how the rate goes on").choices([...SCHEDULE_KINDS]))
-    .option("--warmup <steps>", "steps over which the rate rises", readNumber)
+    .option("--warmup <steps>", "steps over which the rate rises", readWholeNumber)
     .option(
       "--milestones <steps>",
       "steps after which the schedule step takes a tenth of the rate: 100,200",
       readCounts,
     )
-    .option("--clip <length>", "longest gradient of all parameters together", readNumber)
+    .option("--clip <length>", "longest gradient of all parameters together", readPositive)
+    .option(
+      "--average <decay>",
+      "train to the moving average of the parameters with this decay, such as 0.99",
+      readShare,
+    )
+    .option(
+      "--group <pattern=rate,decay...>",
+      "parameters with a learning rate or a weight decay of their own: '*.bias=,0' 'features.*=1e-5'",
+      readGroup,
+    )
     .option("--accumulate <count>", "batches whose gradients make one step", readCount, 1)
     .option("--steps <count>", "steps to take", readCount, 100)
-    .option("--seed <number>", "decides what is left to chance", readNumber, 0)
+    .option("--seed <number>", "decides what is left to chance", readWholeNumber, 0)
     .option("--threads <count>", "threads to compute with", readCount, availableParallelism())
     .requiredOption("-o, --out <file>", "ONNX file for the trained model");
   performs(withControlOptions(addLossOptions(command), true), perform);
 }
 
-async function perform(path: string, options: TuneOptions): Promise<Outcome> {
-  if (options.npz !== undefined) return tuneArrays(path, options.npz, options);
-  const { way, data } = options;
+async function perform(path: string, options: TuneOptions, command: Command): Promise<Outcome> {
+  const { way, data, npz } = options;
+  if (npz !== undefined && way !== "full") {
+    throw new PolyheadError(
+      "INVALID_ARGUMENT",
+      `Arrays train all of a model: --npz goes with --way full; got ${way}.`,
+      {
+        got: way,
+        expected: "full",
+      },
+    );
+  }
+  requireUses(command, npz === undefined ? way : "arrays");
+  if (npz !== undefined) return tuneArrays(path, npz, options);
   if (data !== undefined && way === "detect") return tuneBoxes(path, data, options);
   if (data !== undefined && way !== "detect") return tuneClasses(path, data, { ...options, way });
   throw new PolyheadError(

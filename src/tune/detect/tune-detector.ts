@@ -270,6 +270,8 @@ function settingsOf({
   patience,
   optimizer,
   clipNorm,
+  groups,
+  average,
 }: FitSettings) {
   return {
     ...{ epochs, batch, rate, seed, optimizer },
@@ -277,5 +279,7 @@ function settingsOf({
     ...(schedule && { schedule }),
     ...(patience !== undefined && { patience }),
     ...(clipNorm !== undefined && { clipNorm }),
+    ...(groups && { groups }),
+    ...(average !== undefined && { average }),
   };
 }
