@@ -12,6 +12,7 @@ import { weight } from "../../src/onnx/weight.js";
 import { OrtWorker } from "../../src/runtime/node/ort-worker.js";
 import { Runtime } from "../../src/runtime/runtime.js";
 import { bytesOf, float32, int64, type Tensor } from "../../src/tensor/tensor.js";
+import type { Trainer } from "../../src/train/trainer.js";
 import { TrainingModel } from "../../src/train/training-model.js";
 import { type FitOptions, type Fitted, fitModel } from "../../src/tune/fit.js";
 
@@ -95,10 +96,16 @@ describe("a fit", () => {
     expect(bytes((await fitModel(options({ seed: 5 }))).parameters)).not.toEqual(bytes(first.parameters));
   });
 
-  it.each([1, 4, 7, 13, 20])("goes on after an end in step %i as if nothing had been", async (end) => {
-    const judge = { judge: async () => 0, patience: 100 };
+  const alike = {};
+  const averaged = { average: 0.7, groups: [{ names: "w1", rate: 0.1, weightDecay: 0.1 }] };
+
+  it.each([
+    ...[1, 4, 7, 13, 20].map((end) => [end, "one rate", alike] as const),
+    ...[4, 7, 20].map((end) => [end, "groups and an average", averaged] as const),
+  ])("goes on after an end in step %i as if nothing had been, with %s", async (end, name, settings) => {
+    const judge = { judge: async () => 0, patience: 100, ...settings };
     const whole = await fitModel(options(judge));
-    const own = join(folder, `end-${end}`);
+    const own = join(folder, `end-${end} ${name}`);
     const checkpoints = () => new Checkpoints(own, { settings: {}, data: "d", model: "m" });
     const kept = { ...judge, checkpointSteps: 3 };
     const dies = fitModel(
@@ -120,6 +127,42 @@ describe("a fit", () => {
     expect(steps).toBe(0);
     expect(bytes(over.parameters)).toEqual(bytes(whole.parameters));
     expect(await readdir(own)).toHaveLength(2);
+  });
+
+  it("gives, and judges, the average of the parameters where it is asked to", async () => {
+    const seen: (number | undefined)[] = [];
+    const first = (parameters: ReadonlyMap<string, Tensor>) => Number(parameters.get("w1")?.data[0]);
+    const input = float32([1, 6], x.slice(0, 6));
+    const answers: number[] = [];
+    const course = (changes: Partial<FitOptions<number>>) => {
+      const judge = async (trainer: Trainer) => {
+        seen.push(first(await trainer.parameters()));
+        answers.push(Number((await trainer.answers(new Map([["x", input]]))).get("logits")?.data[0]));
+        return 0;
+      };
+      return fitModel(options({ batch: 48, epochs: 3, judge, ...changes }));
+    };
+    await course({});
+    const [latest, plain] = [seen.splice(0), answers.splice(0)];
+    const fitted = await course({ average: 0.75 });
+    let expected = first(network().values(["w1"]));
+    for (const [at, value] of latest.entries()) {
+      expected = 0.75 * expected + 0.25 * (value ?? Number.NaN);
+      expect(seen[at]).toBeCloseTo(expected, 5);
+    }
+    expect(first(fitted.parameters)).toBe(seen.at(-1));
+    // After a step that changed much the average answers differently from the parameters themselves.
+    expect(Math.abs((answers[0] ?? 0) - (plain[0] ?? 0))).toBeGreaterThan(1e-4);
+  });
+
+  it("leaves alone what has a rate of nothing, and knows every pattern", async () => {
+    const before = network().values(["w1", "w2"]);
+    const { parameters } = await fitModel(options({ groups: [{ names: "*1", rate: 0 }] }));
+    expect(bytes(parameters).w1).toBe(bytes(before).w1);
+    expect(bytes(parameters).w2).not.toBe(bytes(before).w2);
+    await expect(fitModel(options({ groups: [{ names: "w", rate: 0 }] }))).rejects.toMatchObject({
+      ...{ code: "NOT_FOUND", details: { pattern: "w", parameters: ["w1", "w2"] } },
+    });
   });
 
   it("takes the same steps when batches are computed in parts", async () => {
