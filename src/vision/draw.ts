@@ -20,14 +20,17 @@ interface Measures {
 
 const PANEL = { background: "#16181d", text: "#f4f5f7", faint: "#343a46" };
 
+/** What is drawn: a detection, or something that has no score, such as an object that no detection found. */
+export type DrawnBox = Omit<Detection, "score"> & { readonly score?: number };
+
 /**
- * The image as PNG with a frame and a tag (label and percent) for each detection, and, where classifications are
+ * The image as PNG with a frame and a tag (label, and percent where there is a score) for each detection, and, where classifications are
  * given, with their scores in a panel below.
  * @throws whatever the image library throws when memory runs out; nothing else
  */
 export async function annotate(
   image: Image,
-  detections: readonly Detection[],
+  detections: readonly DrawnBox[],
   classifications: readonly Classification[] = [],
 ): Promise<Uint8Array> {
   const { width, height, rgb } = image;
@@ -65,15 +68,15 @@ function measure({ width, height }: Image): Measures {
 }
 
 /** Frames first and tags over them, the best detection on top. */
-function drawDetections(detections: readonly Detection[], measures: Measures): string {
-  const ascending = detections.toSorted((a, b) => a.score - b.score);
+function drawDetections(detections: readonly DrawnBox[], measures: Measures): string {
+  const ascending = detections.toSorted((a, b) => (a.score ?? 0) - (b.score ?? 0));
   const frames = ascending.map((detection) => drawFrame(detection, measures));
   const taken: Rectangle[] = [];
   const tags = ascending.toReversed().map((detection) => drawTag(detection, measures, taken));
   return frames.join("") + tags.toReversed().join("");
 }
 
-function drawFrame({ box, classIndex }: Detection, { line, width, height }: Measures): string {
+function drawFrame({ box, classIndex }: DrawnBox, { line, width, height }: Measures): string {
   // Half a line inwards, so that a frame at the edge of the image is seen whole.
   const inset = line * 0.9;
   const x = Math.max(box.x1, inset);
@@ -88,12 +91,12 @@ function drawFrame({ box, classIndex }: Detection, { line, width, height }: Meas
 }
 
 function drawTag(
-  { box, label, score, classIndex }: Detection,
+  { box, label, score, classIndex }: DrawnBox,
   measures: Measures,
   taken: Rectangle[],
 ): string {
   const { line, width } = measures;
-  const text = `${label} ${percent(score)}`;
+  const text = score === undefined ? label : `${label} ${percent(score)}`;
   const natural = (textWidth(text) * measures.letter) / CAPITAL_HEIGHT;
   // Room for descenders below and as much above; a tag wider than the image is made smaller as a whole.
   const letter = measures.letter * Math.min(1, width / (natural + measures.letter * 1.4));
@@ -110,7 +113,7 @@ function drawTag(
 
 /** A place for a tag: over, within or under the box; the first that hits no other tag, else the first. */
 function placeTag(
-  box: Detection["box"],
+  box: DrawnBox["box"],
   size: { width: number; height: number },
   { width, height, line }: Measures,
   taken: readonly Rectangle[],

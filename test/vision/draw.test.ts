@@ -55,6 +55,22 @@ describe("annotate", () => {
     expect(Math.min(...row)).toBeLessThan(20);
   });
 
+  it("writes no percent where there is no score", async () => {
+    const image = plainImage(400, 300, [128, 128, 128]);
+    const { score, ...object } = found({ x1: 20, y1: 100, x2: 390, y2: 250 }, "not found: apple");
+    const widthOf = async (drawn: Parameters<typeof annotate>[1]) => {
+      const after = await decodeImage(await annotate(image, drawn));
+      const tag = Array.from({ length: 400 }, (_, x) => x).filter(
+        (x) => distance(pixel(after, x, 92), [128, 128, 128]) > 30,
+      );
+      return Math.max(...tag) - Math.min(...tag);
+    };
+    const [with0, without] = [await widthOf([{ ...object, score: 0 }]), await widthOf([object])];
+    expect(without).toBeGreaterThan(50);
+    expect(with0 - without).toBeGreaterThan(10);
+    expect(score).toBeGreaterThan(0);
+  });
+
   it("needs no fonts: letters are drawn, with a box for what is not ASCII", async () => {
     const image = plainImage(200, 100, [255, 255, 255]);
     const pictures = await Promise.all(

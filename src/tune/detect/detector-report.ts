@@ -61,7 +61,8 @@ async function pictureOf({ path, box, ...mistake }: DetectionMistake): Promise<P
   const { id, expected = NOTHING, predicted = NOTHING, confidence } = mistake;
   const image = await decodeImage((await readImageFile(path)).bytes);
   const label = mistake.predicted ?? `not found: ${expected}`;
-  const drawn = await annotate(image, [{ label, classIndex: 0, score: confidence ?? 0, box }]);
+  const score = confidence === undefined ? {} : { score: confidence };
+  const drawn = await annotate(image, [{ label, classIndex: 0, box, ...score }]);
   return {
     ...{ id, expected, predicted },
     ...(confidence !== undefined && { confidence }),
