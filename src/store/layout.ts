@@ -3,6 +3,7 @@
  * and for unfinished files. All that is true of a store follows from `index.json` and the changes since it was written;
  * whoever replaces the one or adds to the others has changed the store, at once and as a whole.
  */
+import { lstatSync } from "node:fs";
 import { readdir, realpath } from "node:fs/promises";
 import { dirname, isAbsolute, join, relative, resolve, sep } from "node:path";
 import { asError, PolyheadError } from "../base/errors.js";
@@ -12,7 +13,7 @@ import { type ChangeFile, ChangeFiles, changeFile } from "./change-files.js";
 import { type Digest, digestOf } from "./digest.js";
 import { damaged, flushFolder, readRegular, writeDurable } from "./durable.js";
 import { jsonBytes, parseObject } from "./json.js";
-import { Lock } from "./lock.js";
+import { type Held, Lock } from "./lock.js";
 import { EMPTY_INDEX, type ImageIndex, INDEX_LIMIT, indexBytes, parseIndex } from "./oci.js";
 import type { Change } from "./routes.js";
 
@@ -47,8 +48,11 @@ export class Layout {
   readonly blobs: BlobStore;
   readonly changes: ChangeFiles;
   readonly lock: Lock;
-  /** The newest versions that were made here. */
+  /** The newest versions that were made here, and the newest files of changes; said before anybody can see them. */
   readonly #own = new Set<string>();
+  readonly #ownChanges = new Set<string>();
+  /** What was read or written last under a lock that may still be held. */
+  #kept: { readonly held: Held; readonly snapshot: Snapshot; readonly mark: string } | undefined;
   /** The index that was read last. */
   #last: { readonly bytes: Uint8Array; readonly digest: Digest; readonly index: ImageIndex } | undefined;
 
@@ -93,6 +97,32 @@ export class Layout {
     return { version: versionOf(digest, changes), digest, index, changes };
   }
 
+  /**
+   * The same with the lock held: read once for all that is done until it is given back, unless somebody who does not care
+   * for locks has touched the store.
+   */
+  async readHeld(held: Held): Promise<Snapshot> {
+    const mark = this.#mark();
+    if (this.#kept?.held === held && this.#kept.mark === mark) return this.#kept.snapshot;
+    const snapshot = await this.read();
+    this.#kept = { held, snapshot, mark };
+    return snapshot;
+  }
+
+  /** Reads anew what was read with a lock, as something did not go as it should. */
+  distrust(): void {
+    this.#kept = undefined;
+  }
+
+  #keep(held: Held, snapshot: Snapshot): void {
+    this.#kept = { held, snapshot, mark: this.#mark() };
+  }
+
+  /** Differs when a snapshot does, up to the grain of the file system's clock. Asking another thread would take far longer. */
+  #mark(): string {
+    return [this.indexPath, this.changes.folder].map(markOf).join(" ");
+  }
+
   async #readIndex() {
     const bytes = await readRegular(this.indexPath, INDEX_LIMIT);
     if (!bytes) throw damaged("The store has no index.json. Restore it from a copy.", { file: INDEX_FILE });
@@ -107,26 +137,41 @@ export class Layout {
    * @param sealed changes that the new index has, to be taken away
    * @throws PolyheadError FILE_NOT_WRITTEN, LIMIT_EXCEEDED
    */
-  async write({ changes }: Snapshot, index: ImageIndex, sealed: readonly ChangeFile[] = []): Promise<void> {
+  async write(
+    held: Held,
+    { changes }: Snapshot,
+    index: ImageIndex,
+    sealed: readonly ChangeFile[] = [],
+  ): Promise<void> {
+    this.distrust();
     const bytes = indexBytes(index);
     const digest = digestOf([bytes]);
-    this.#makes(versionOf(digest, changes));
+    addNewest(this.#own, versionOf(digest, changes));
     await writeDurable(this.indexPath, [bytes], this.temporaries);
     this.#last = { bytes, digest, index };
-    if (sealed.length === 0) return;
-    this.#makes(versionOf(digest, []));
+    const keep = (left: readonly ChangeFile[]) =>
+      this.#keep(held, { version: versionOf(digest, left), digest, index, changes: left });
+    if (sealed.length === 0) return keep(changes);
+    addNewest(this.#own, versionOf(digest, []));
     // What cannot be taken away is left alone from here on.
-    await this.changes.remove(sealed).catch(() => {});
+    await this.changes.remove(sealed).then(
+      () => keep([]),
+      () => {},
+    );
   }
 
   /**
    * Adds a change of the routes; to be called with the lock held.
    * @throws PolyheadError FILE_NOT_WRITTEN, LIMIT_EXCEEDED
    */
-  async append({ digest }: Snapshot, change: Change): Promise<ChangeFile> {
+  async append(held: Held, { digest, index, changes }: Snapshot, change: Change): Promise<ChangeFile> {
+    this.distrust();
     const { file, bytes } = changeFile(change);
-    this.#makes(versionOf(digest, [file]));
+    const version = versionOf(digest, [file]);
+    addNewest(this.#own, version);
+    addNewest(this.#ownChanges, file.name);
     await this.changes.put(file, bytes);
+    this.#keep(held, { version, digest, index, changes: [...changes, file] });
     return file;
   }
 
@@ -135,13 +180,9 @@ export class Layout {
     return this.#own.has(version);
   }
 
-  /** To be said before anybody can see the version. */
-  #makes(version: string): void {
-    this.#own.add(version);
-    for (const oldest of this.#own) {
-      if (this.#own.size <= OWN_VERSIONS) break;
-      this.#own.delete(oldest);
-    }
+  /** Whether the file of a change was made here. */
+  isOwnChange(name: string): boolean {
+    return this.#ownChanges.has(name);
   }
 
   /** The own folder comes first and the layout file last, so that a beginning is known for what it is. */
@@ -196,6 +237,25 @@ export class Layout {
       `The folder is an OCI image layout of version ${JSON.stringify(imageLayoutVersion)}; expected ${LAYOUT_VERSION}.`,
       { got: imageLayoutVersion, expected: LAYOUT_VERSION },
     );
+  }
+}
+
+/** Differs whenever a file or folder is another one; empty where there is none. */
+export function markOf(path: string): string {
+  try {
+    const { ino, mtimeNs, size } = lstatSync(path, { bigint: true });
+    return `${ino} ${mtimeNs} ${size}`;
+  } catch {
+    return "";
+  }
+}
+
+/** Adds to what was made here, and forgets the oldest. */
+function addNewest(made: Set<string>, each: string): void {
+  made.add(each);
+  for (const oldest of made) {
+    if (made.size <= OWN_VERSIONS) break;
+    made.delete(oldest);
   }
 }
 

@@ -1,33 +1,34 @@
 /**
- * One changer at a time, across processes. Whoever wants to change the store puts a claim, a file of its own name,
- * into a folder and then looks at the folder: with no other living claim there it holds the lock, else it takes its
- * claim back and tries again a little later. Of two that claim at the same time at least the second to look sees the
- * other, so never both hold it. A claim of a dead process can be deleted by anyone without danger, because its name
- * is never used again.
+ * One changer at a time, across processes. Whoever wants to change the store puts a claim into a folder and then looks at
+ * the folder: with no other living claim there it holds the lock, else it takes its claim back and tries again a little
+ * later. Of two that claim at the same time at least the second to look sees the other, so never both hold it.
  *
- * A process is dead when its system says so. Where that cannot be known, because the claim was made on another machine
- * or in another container, it is dead when it has not renewed its claim for {@link LEASE} milliseconds; the clocks of
- * machines that share a store must agree better than that.
+ * Where one change follows the other the lock is kept in between, so that it is paid for once: as long as nobody else
+ * wishes for it, which is looked after every {@link TICK} milliseconds, for no longer than {@link LINGER} milliseconds
+ * without a change, and {@link LONGEST} in all. Who waits says so by a wish, and nobody claims before those who wished
+ * earlier. A change that comes alone gives the lock back at once; a process that ends gives it back too.
  */
-import { randomUUID } from "node:crypto";
-import { lstat, readdir, rename, rm, utimes, writeFile } from "node:fs/promises";
-import { join } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { asPolyheadError, PolyheadError } from "../base/errors.js";
-import { makeFolder } from "../files/disk.js";
-import { readRegular } from "./durable.js";
-import { jsonBytes, parseObject } from "./json.js";
-import { isAlive, isProcessName, type ProcessName, thisProcess } from "./process-name.js";
+import { PolyheadError } from "../base/errors.js";
+import { Claims, LEASE, PATIENCE } from "./claims.js";
+import type { ProcessName } from "./process-name.js";
 
-/** Milliseconds without renewal after which a claim from elsewhere is dead. */
-export const LEASE = 10_000;
-const RENEWAL = 2_000;
+/** Milliseconds between two renewals of a claim. */
+const RENEWAL = LEASE / 5;
+/** Milliseconds for which a claim that was seen is taken to be there: far less than others wait before they take it for dead. */
+const SEEN = LEASE / 10;
+/** Milliseconds between two changes at most that count as one after the other. */
+const LINGER = 300;
+/** Milliseconds after which it is given back and taken anew all the same. */
+const LONGEST = 1000;
+/** Changes one after the other from which on more are expected. */
+const STREAK = 3;
+/** Milliseconds between two looks for those who wait. */
+const TICK = 50;
 /** Longest pause between two tries. */
 const PAUSE = 20;
-const CLAIM_LIMIT = 4096;
-const CLAIM_NAME = /^[0-9a-f-]{36}$/;
 
-/** A lock that is held. */
+/** A lock that is held: the same object for as long as nobody else can have held it. */
 export interface Held {
   /**
    * To be called right before a change becomes visible.
@@ -38,16 +39,21 @@ export interface Held {
 
 /** The lock of a store. */
 export class Lock {
-  readonly #claims: string;
-  readonly #temporaries: string;
+  readonly #claims: Claims;
   readonly #wait: number;
   /** The callers in this process, one after the other. */
   #last: Promise<unknown> = Promise.resolve();
+  #waiting = 0;
+  #hold: Hold | undefined;
+  /** The claim that is being taken back. */
+  #ending: Promise<void> = Promise.resolve();
+  /** When the last work was done, and how much of it since there was a pause. */
+  #worked = Number.NEGATIVE_INFINITY;
+  #streak = 0;
 
   /** @param wait milliseconds after which a caller gives up */
   constructor(claims: string, temporaries: string, wait: number) {
-    this.#claims = claims;
-    this.#temporaries = temporaries;
+    this.#claims = new Claims(claims, temporaries);
     this.#wait = wait;
   }
 
@@ -56,107 +62,163 @@ export class Lock {
    * @throws PolyheadError STORE_LOCKED, FILE_NOT_WRITTEN, and what the work throws
    */
   run<T>(work: (held: Held) => Promise<T>): Promise<T> {
-    const turn = this.#last.then(() => this.#hold(work));
+    this.#waiting++;
+    const turn = this.#last.then(() => this.#work(work));
     this.#last = turn.catch(() => {});
     return turn;
   }
 
-  async #hold<T>(work: (held: Held) => Promise<T>): Promise<T> {
-    const claim = await this.#acquire();
-    const renewal = setInterval(() => {
-      const now = new Date();
-      utimes(claim, now, now).catch(() => {}); // a claim that is gone is found by confirm()
-    }, RENEWAL);
-    renewal.unref();
+  async #work<T>(work: (held: Held) => Promise<T>): Promise<T> {
+    this.#waiting--;
+    this.#streak = performance.now() - this.#worked < LINGER ? this.#streak + 1 : 1;
+    const hold = this.#hold ?? (await this.#acquire());
+    this.#hold = hold;
+    hold.isBusy = true;
     try {
-      return await work({ confirm: () => confirm(claim) });
+      return await work(hold);
     } finally {
-      clearInterval(renewal);
-      await rm(claim, { force: true });
-    }
-  }
-
-  async #acquire(): Promise<string> {
-    const deadline = performance.now() + this.#wait;
-    for (;;) {
-      let holder = await this.#holder();
-      if (!holder) {
-        const claim = await this.#claim();
-        holder = await this.#holder(claim).catch(async (thrown) => {
-          await rm(claim, { force: true });
-          throw thrown;
-        });
-        if (!holder) return claim;
-        await rm(claim, { force: true });
+      hold.isBusy = false;
+      this.#worked = performance.now();
+      if ((this.#streak >= STREAK || this.#waiting > 0) && !hold.isSpent)
+        hold.linger(() => this.#leave(hold));
+      else {
+        this.#leave(hold);
+        await this.#ending;
       }
-      if (performance.now() > deadline) throw locked(holder, this.#wait, this.#claims);
-      await sleep(1 + Math.random() * PAUSE);
     }
   }
 
-  /** Puts a claim, complete from its first moment. */
-  async #claim(): Promise<string> {
-    const name = randomUUID();
-    const claim = join(this.#claims, name);
-    const temporary = join(this.#temporaries, name);
-    const put = async () => {
-      await writeFile(temporary, jsonBytes(thisProcess()), { flag: "wx" });
-      await rename(temporary, claim);
-    };
+  /** Whoever acquires the lock anew waits until this is done. */
+  #leave(hold: Hold): void {
+    if (this.#hold !== hold) return;
+    this.#hold = undefined;
+    this.#ending = hold.end();
+    this.#ending.catch(() => {}); // heard by whoever waits for it
+  }
+
+  async #acquire(): Promise<Hold> {
+    await this.#ending.catch(() => {}); // a claim that could not be taken back is found
+    const claims = this.#claims;
+    const deadline = performance.now() + this.#wait;
+    let wish: string | undefined;
+    let renewed = 0;
     try {
-      await put().catch(async () => {
-        await rm(temporary, { force: true });
-        await makeFolder(this.#claims);
-        await makeFolder(this.#temporaries);
-        await put();
-      });
-      return claim;
-    } catch (thrown) {
-      await rm(temporary, { force: true }).catch(() => {});
-      throw asPolyheadError(thrown, "FILE_NOT_WRITTEN", "The store's lock could not be taken");
+      for (;;) {
+        let { holder, isWanted, isEarlier } = await claims.look({ wish });
+        const isLate = performance.now() > deadline;
+        if (!holder && (!isEarlier || isLate)) {
+          const claim = await claims.claim();
+          const seen = Date.now();
+          ({ holder, isWanted } = await claims.look({ claim, wish }).catch(async (thrown) => {
+            await claims.remove(claim);
+            throw thrown;
+          }));
+          if (!holder) return new Hold(claims, claim, seen, isWanted);
+          await claims.remove(claim);
+        }
+        if (isLate) throw locked(holder ?? {}, this.#wait, claims.folder);
+        const now = performance.now();
+        if (wish === undefined || now - renewed > PATIENCE / 4) {
+          if (wish === undefined) wish = await claims.wish();
+          else await claims.renew(wish);
+          renewed = now;
+        }
+        await sleep(1 + Math.random() * PAUSE);
+      }
+    } finally {
+      if (wish !== undefined) await claims.remove(wish).catch(() => {});
     }
-  }
-
-  /** A living claim other than one's own; the dead ones are cleared away. */
-  async #holder(own?: string): Promise<Partial<ProcessName> | undefined> {
-    for (const name of await readdir(this.#claims).catch(() => [])) {
-      const path = join(this.#claims, name);
-      if (path === own || !CLAIM_NAME.test(name)) continue;
-      const age = await ageOf(path);
-      if (age === undefined) continue;
-      const holder = await readClaim(path);
-      const alive = holder ? isAlive(holder) : undefined;
-      if (alive ?? age < LEASE) return holder ?? {};
-      await rm(path, { force: true });
-    }
-    return undefined;
   }
 }
 
-async function confirm(claim: string): Promise<void> {
-  if ((await ageOf(claim)) !== undefined) return;
-  throw new PolyheadError(
+/** Locks that are kept between changes. */
+const lingering = new Set<Hold>();
+process.on("exit", () => {
+  for (const hold of lingering) hold.endNow();
+});
+
+/** A claim that holds the lock. */
+class Hold implements Held {
+  /** Whether somebody works with it just now. */
+  isBusy = true;
+  /** Whether others wait for it or have taken it. */
+  #isUnwelcome: boolean;
+  readonly #since = performance.now();
+  readonly #claims: Claims;
+  readonly #claim: string;
+  readonly #renewal: NodeJS.Timeout;
+  #ticks: NodeJS.Timeout | undefined;
+  #isLooking = false;
+  #idleSince = 0;
+  /** When the claim was seen last, by the clock of this machine, which goes on while the process is stopped. */
+  #seen: number;
+
+  constructor(claims: Claims, claim: string, seen: number, isUnwelcome: boolean) {
+    this.#claims = claims;
+    this.#claim = claim;
+    this.#seen = seen;
+    this.#isUnwelcome = isUnwelcome;
+    this.#renewal = setInterval(() => void claims.renew(claim), RENEWAL); // one that is gone is found by confirm()
+    this.#renewal.unref();
+  }
+
+  /** Whether it is to be given back after this work. */
+  get isSpent(): boolean {
+    return this.#isUnwelcome || performance.now() - this.#since > LONGEST;
+  }
+
+  async confirm(): Promise<void> {
+    const now = Date.now();
+    if (Math.abs(now - this.#seen) < SEEN) return;
+    if (await this.#claims.isThere(this.#claim)) this.#seen = now;
+    else {
+      this.#isUnwelcome = true;
+      throw taken();
+    }
+  }
+
+  /** Stays held between changes; `leave` is called when that has to end. */
+  linger(leave: () => void): void {
+    this.#idleSince = performance.now();
+    this.#ticks ??= setInterval(() => void this.#tick(leave), TICK).unref();
+    lingering.add(this);
+  }
+
+  /** The last that a process does. */
+  endNow(): void {
+    if (!this.isBusy) this.#claims.removeNow(this.#claim);
+  }
+
+  async end(): Promise<void> {
+    clearInterval(this.#renewal);
+    clearInterval(this.#ticks);
+    lingering.delete(this);
+    await this.#claims.remove(this.#claim);
+  }
+
+  /** Looks in the middle of work too, so that others get in however much there is to do here. */
+  async #tick(leave: () => void): Promise<void> {
+    if (this.#isLooking) return;
+    this.#isLooking = true;
+    const now = Date.now();
+    // A folder that cannot be looked at is no reason to keep others out.
+    const { isWanted, isOwnThere } = await this.#claims
+      .look({ claim: this.#claim })
+      .catch(() => ({ isWanted: true, isOwnThere: false }));
+    this.#isLooking = false;
+    this.#seen = isOwnThere ? now : Number.NEGATIVE_INFINITY;
+    this.#isUnwelcome ||= isWanted || !isOwnThere;
+    const isOver = this.isSpent || performance.now() - this.#idleSince >= LINGER;
+    if (!this.isBusy && isOver) leave();
+  }
+}
+
+function taken(): PolyheadError {
+  return new PolyheadError(
     "STORE_LOCKED",
     "Another process took this one for dead and changes the store now; nothing was changed here. Try again.",
     {},
   );
-}
-
-/** Milliseconds since a file was renewed; undefined when it is gone. */
-async function ageOf(path: string): Promise<number | undefined> {
-  const stat = await lstat(path).catch(() => undefined);
-  return stat && Date.now() - stat.mtimeMs;
-}
-
-/** Who made a claim; undefined when it cannot be read. */
-async function readClaim(path: string): Promise<ProcessName | undefined> {
-  try {
-    const bytes = await readRegular(path, CLAIM_LIMIT);
-    const value: unknown = bytes && parseObject(bytes, "A claim");
-    return isProcessName(value) ? value : undefined;
-  } catch {
-    return undefined;
-  }
 }
 
 function locked({ pid, place }: Partial<ProcessName>, wait: number, claims: string): PolyheadError {

@@ -230,21 +230,29 @@ export class Store {
   }
 
   /** Reads by one index, and by the next one when a part of it has been taken away meanwhile. */
-  async #attempt<T>(work: (snapshot: Snapshot) => Promise<T>): Promise<T> {
+  async #attempt<T>(work: (snapshot: Snapshot) => Promise<T>, read = () => this.#layout.read()): Promise<T> {
     for (let tries = 1; ; tries++) {
-      const snapshot = await this.#layout.read();
+      const snapshot = await read();
       try {
         return await work(snapshot);
       } catch (thrown) {
+        this.#layout.distrust();
         const isDamage = thrown instanceof PolyheadError && thrown.code === "STORE_DAMAGED";
         if (!isDamage || tries === TRIES || (await this.version()) === snapshot.version) throw thrown;
       }
     }
   }
 
+  /** Does some work with the lock held, so that what it is given is what there is. */
   async #change<T>(work: (catalogue: Catalogue, held: Held) => Promise<T>): Promise<T> {
     this.#requireWritable();
-    return this.#layout.lock.run((held) => this.#read((catalogue) => work(catalogue, held)));
+    return this.#layout.lock.run(async (held) => {
+      const read = () => this.#layout.readHeld(held);
+      return this.#attempt(
+        async (snapshot) => work(await readCatalogue(this.#layout, snapshot, this.#known), held),
+        read,
+      );
+    });
   }
 
   /** Keeps a change beside the others that came since the routes were sealed. */
@@ -252,7 +260,7 @@ export class Store {
     const change = next.history.at(-1);
     if (!change) return;
     await held.confirm();
-    const file = await this.#layout.append(snapshot, change);
+    const file = await this.#layout.append(held, snapshot, change);
     this.#known.routes = { ...routes, document: next, since: [...routes.since, file] };
   }
 
@@ -288,7 +296,7 @@ export class Store {
     sealed?: readonly ChangeFile[],
   ): Promise<void> {
     await held.confirm();
-    await this.#layout.write(snapshot, { ...index, manifests }, sealed);
+    await this.#layout.write(held, snapshot, { ...index, manifests }, sealed);
   }
 
   /** Whether a model is there with all its files as they should be. */

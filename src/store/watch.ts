@@ -1,9 +1,8 @@
 /** Notices when somebody else has changed a store. */
 import { type FSWatcher, watch } from "node:fs";
-import { stat } from "node:fs/promises";
 import { basename } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Layout, versionOf } from "./layout.js";
+import { type Layout, markOf, versionOf } from "./layout.js";
 
 /** Milliseconds between two looks at least, however many notices come: one change makes several. */
 const PAUSE = 25;
@@ -19,7 +18,7 @@ export async function watchLayout(
   changed: (version: string) => void,
   every: number,
 ): Promise<() => void> {
-  const mark = await markOf(layout.indexPath);
+  const mark = markOf(layout.indexPath);
   const first = await layout.read();
   let last = first.version;
   let index = { mark, digest: first.digest };
@@ -29,7 +28,7 @@ export async function watchLayout(
   /** The index is read only when it is another one. */
   const versionNow = async () => {
     const changes = await layout.changes.list();
-    const mark = await markOf(layout.indexPath);
+    const mark = markOf(layout.indexPath);
     if (mark !== index.mark) index = { mark, digest: (await layout.read()).digest };
     return versionOf(index.digest, changes);
   };
@@ -48,15 +47,15 @@ export async function watchLayout(
     looking = false;
   };
   const watchers = new Map<string, FSWatcher>();
-  const notice = (folder: string, name?: string) => {
+  const notice = (folder: string, concerns: (name: string) => boolean) => {
     if (watchers.has(folder)) return;
-    const watcher = startWatcher(folder, name, () => void look());
+    const watcher = startWatcher(folder, concerns, () => void look());
     if (watcher) watchers.set(folder, watcher);
   };
   // A folder that is not there yet may come; on some file systems there are no notices, then the looks must do.
   const begin = () => {
-    notice(layout.directory, basename(layout.indexPath));
-    notice(layout.changes.folder);
+    notice(layout.directory, (name) => name === basename(layout.indexPath));
+    notice(layout.changes.folder, (name) => !layout.isOwnChange(name));
   };
   begin();
   const timer = setInterval(() => {
@@ -71,21 +70,19 @@ export async function watchLayout(
   };
 }
 
-/** Calls back when something in a folder changes, or the one file of it that is named. */
-function startWatcher(folder: string, name: string | undefined, notice: () => void): FSWatcher | undefined {
+/** Calls back when something in a folder changes, unless the file that it is about is known and of no concern. */
+function startWatcher(
+  folder: string,
+  concerns: (name: string) => boolean,
+  notice: () => void,
+): FSWatcher | undefined {
   try {
-    const watcher = watch(folder, { persistent: false }, (_, changed) => {
-      if (name === undefined || changed === null || changed === name) notice();
+    const watcher = watch(folder, { persistent: false }, (_, name) => {
+      if (name === null || concerns(name)) notice();
     });
     watcher.on("error", () => watcher.close());
     return watcher;
   } catch {
     return undefined;
   }
-}
-
-/** Differs whenever the file is another one. */
-async function markOf(path: string): Promise<string> {
-  const found = await stat(path, { bigint: true }).catch(() => undefined);
-  return found ? `${found.ino} ${found.mtimeNs} ${found.size}` : "";
 }
