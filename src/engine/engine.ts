@@ -4,26 +4,21 @@
  * comes and keeps it to its end.
  */
 import { PolyheadError } from "../base/errors.js";
-import type { Identity } from "../onnx/identity.js";
-import type { Metadata } from "../onnx/metadata.js";
 import type { Model } from "../onnx/model.js";
 import { revisionOf } from "../onnx/revision.js";
 import type { SessionOptions } from "../runtime/backend.js";
 import type { Runtime } from "../runtime/runtime.js";
-import type { Tensor } from "../tensor/tensor.js";
-import { type Answer, answerOf, type Made, type RouteAnswer, shadowAnswer } from "./answer.js";
-import { FeatureCache } from "./feature-cache.js";
-import { type Binding, type Member, makeMember, type Signature } from "./member.js";
+import type { Answer } from "./answer.js";
+import { Answering, type AnsweringOptions, type RunOptions } from "./answering.js";
+import { EarlierTargets } from "./earlier-targets.js";
+import { Generation, type LoadedModel } from "./generation.js";
+import { type Binding, type Member, makeMember } from "./member.js";
 import { Plan } from "./plan.js";
-import { bindRequest, digestOf, type Inputs, rowsOf } from "./request.js";
+import type { Inputs } from "./request.js";
 import { Route, type RouteTarget } from "./route.js";
-import { Scheduler, type SchedulerOptions } from "./scheduler.js";
-import { Sightings } from "./sightings.js";
 
 /** Settings of an engine. */
-export interface EngineOptions extends SchedulerOptions {
-  /** Bytes of features to keep; 256 MiB by default, 0 for none. */
-  readonly cacheBytes?: number;
+export interface EngineOptions extends AnsweringOptions {
   /** Threads inside the operators of backbones; heads take one. 1 by default. */
   readonly threads?: number;
   /**
@@ -31,11 +26,6 @@ export interface EngineOptions extends SchedulerOptions {
    * answers sooner then; one that shares the processor, with what reads requests for example, later. False by default.
    */
   readonly spinning?: boolean;
-  /**
-   * Shares of the rows that routes get while requests wait, by route; 1 for those that are not named. Routes that
-   * are not there yet may be named.
-   */
-  readonly weights?: Readonly<Record<string, number>>;
 }
 
 /** How a model is loaded. */
@@ -47,58 +37,12 @@ export interface LoadOptions {
   readonly bind?: Binding;
 }
 
-/** How a request is run. */
-export interface RunOptions {
-  /** Gives up waiting; a run that has begun goes on unheard. */
-  readonly signal?: AbortSignal;
-  /** Names the inputs' content, so that the engine need not hash it; equal digests must mean equal inputs. */
-  readonly digest?: string;
-  /** Whether features may come from the cache and go there; true by default. */
-  readonly cache?: boolean;
-  /**
-   * Lets the engine take the memory of the inputs rather than copy it: their arrays, and all others over the same
-   * memory, are empty afterwards.
-   */
-  readonly owned?: boolean;
-  /** Milliseconds that the answer may take. */
-  readonly timeout?: number;
-  /** Requests of one key get the same revision of a route that has several. */
-  readonly key?: string;
-  /** Revisions that shall answer, by route, where it is not to be decided by the route. */
-  readonly revisions?: Readonly<Record<string, string>>;
-}
-
-/** A loaded model as people see it. */
-export interface LoadedModel {
-  readonly revision: string;
-  /** Routes that point to it, as their shadow too. */
-  readonly routes: readonly string[];
-  /** The revisions of the backbones and adapters that it reads. */
-  readonly through: readonly string[];
-  /** Names of the inputs that its requests give; of a head those of the backbones that it reads. */
-  readonly inputs: readonly string[];
-  /** What its requests give and get, as far as the file says it. */
-  readonly signature: { readonly inputs: readonly Signature[]; readonly outputs: readonly Signature[] };
-  readonly metadata: Metadata;
-}
-
-/** All routes and the sessions behind them, at one time; never changed. */
-interface Generation {
-  readonly number: number;
-  readonly plan: Plan;
-  readonly members: ReadonlyMap<string, Member>;
-  readonly routes: ReadonlyMap<string, Route>;
-}
-
 /** One backbone or several, many heads, switched live. */
 export class Engine {
   readonly #runtime: Runtime;
-  readonly #cache: FeatureCache;
-  readonly #sightings = new Sightings();
-  readonly #scheduler: Scheduler;
+  readonly #answering: Answering;
   readonly #heavy: SessionOptions;
-  readonly #weights: ReadonlyMap<string, number>;
-  readonly #history = new Map<string, RouteTarget[]>();
+  readonly #earlier = new EarlierTargets();
   #current: Generation;
   /** Changes, one after the other. */
   #changes: Promise<unknown> = Promise.resolve();
@@ -108,11 +52,9 @@ export class Engine {
 
   private constructor(runtime: Runtime, plan: Plan, options: EngineOptions) {
     this.#runtime = runtime;
-    this.#cache = new FeatureCache(options.cacheBytes ?? 2 ** 28);
-    this.#scheduler = new Scheduler(runtime, this.#cache, options);
+    this.#answering = new Answering(runtime, options);
     this.#heavy = { threads: options.threads ?? 1, spinning: options.spinning ?? false };
-    this.#weights = weightsOf(options.weights ?? {});
-    this.#current = { number: 0, plan, members: new Map(), routes: new Map() };
+    this.#current = new Generation(0, plan);
   }
 
   /** An engine over a runtime, which it closes when it is closed. */
@@ -137,23 +79,12 @@ export class Engine {
 
   /** Requests that wait, and batches that run. */
   get work(): { queued: number; running: number } {
-    return this.#scheduler.stats;
+    return this.#answering.scheduler.stats;
   }
 
   /** All loaded models, live or not. */
   get models(): LoadedModel[] {
-    const { members, routes } = this.#current;
-    const users = new Map<string, string[]>([...members.keys()].map((revision) => [revision, []]));
-    for (const [name, route] of routes)
-      for (const { revision } of route.members) users.get(revision)?.push(name);
-    return [...members.values()].map((member) => ({
-      revision: member.revision,
-      metadata: member.metadata,
-      through: member.providers.map(({ revision }) => revision),
-      inputs: [...member.inputs.keys()],
-      signature: member.signature,
-      routes: users.get(member.revision) ?? [],
-    }));
+    return this.#current.models;
   }
 
   /** Whether a revision is loaded. */
@@ -168,7 +99,7 @@ export class Engine {
 
   /** What the feature cache holds. */
   get cache(): { entries: number; bytes: number; limit: number } {
-    return this.#cache.stats;
+    return this.#answering.cache.stats;
   }
 
   /**
@@ -214,7 +145,7 @@ export class Engine {
    */
   async switch(changes: Readonly<Record<string, string | RouteTarget>>): Promise<number> {
     return this.#change(async () => {
-      for (const name of Object.keys(changes)) this.#route(this.#current, name);
+      for (const name of Object.keys(changes)) this.#current.route(name);
       return this.#assign(changes);
     });
   }
@@ -239,14 +170,14 @@ export class Engine {
         continue;
       }
       const wanted = typeof target === "string" ? { revisions: [{ revision: target, weight: 1 }] } : target;
-      const after = new Route(wanted, (revision) => this.#loaded(revision));
+      const after = new Route(wanted, (revision) => this.#current.member(revision));
       if (before && JSON.stringify(before.target) === JSON.stringify(after.target)) continue;
       routes.set(name, after);
       if (before) changed.push([name, before.target]);
     }
     const generation = await this.#publish(this.#current.members, routes);
-    for (const [name, before] of changed) this.#remember(name, before);
-    for (const [name, target] of Object.entries(changes)) if (target === null) this.#history.delete(name);
+    for (const [name, before] of changed) this.#earlier.push(name, before);
+    for (const [name, target] of Object.entries(changes)) if (target === null) this.#earlier.delete(name);
     return generation;
   }
 
@@ -257,8 +188,8 @@ export class Engine {
    */
   async rollback(route: string): Promise<string> {
     return this.#change(async () => {
-      this.#route(this.#current, route);
-      const target = this.#history.get(route)?.at(-1);
+      this.#current.route(route);
+      const target = this.#earlier.last(route);
       if (target === undefined) {
         throw new PolyheadError(
           "NOT_FOUND",
@@ -266,9 +197,9 @@ export class Engine {
           { route },
         );
       }
-      const before = new Route(target, (revision) => this.#loaded(revision));
+      const before = new Route(target, (revision) => this.#current.member(revision));
       await this.#publish(this.#current.members, new Map([...this.#current.routes, [route, before]]));
-      this.#history.get(route)?.pop();
+      this.#earlier.pop(route);
       return before.main.revision;
     });
   }
@@ -279,11 +210,11 @@ export class Engine {
    */
   async remove(route: string): Promise<void> {
     return this.#change(async () => {
-      this.#route(this.#current, route);
+      this.#current.route(route);
       const routes = new Map(this.#current.routes);
       routes.delete(route);
       await this.#publish(this.#current.members, routes);
-      this.#history.delete(route);
+      this.#earlier.delete(route);
     });
   }
 
@@ -295,23 +226,19 @@ export class Engine {
   async unload(revision: string): Promise<void> {
     return this.#change(async () => {
       const { members, routes } = this.#current;
-      if (!members.has(revision)) throw notLoaded(revision);
-      const user = [...routes].find(([, route]) => route.uses(revision));
-      if (user) {
+      this.#current.member(revision);
+      const user = this.#current.userOf(revision);
+      if (user !== undefined) {
         throw new PolyheadError(
           "ALREADY_EXISTS",
-          `The route ${JSON.stringify(user[0])} points to ${revision}; switch or remove it first.`,
-          { route: user[0], revision },
+          `The route ${JSON.stringify(user)} points to ${revision}; switch or remove it first.`,
+          { route: user, revision },
         );
       }
       const rest = new Map(members);
       rest.delete(revision);
       await this.#publish(rest, routes);
-      for (const [route, past] of this.#history)
-        this.#history.set(
-          route,
-          past.filter((target) => !usesRevision(target, revision)),
-        );
+      this.#earlier.without(revision);
     });
   }
 
@@ -321,7 +248,7 @@ export class Engine {
    */
   admit(): void {
     this.#refuseClosed();
-    this.#scheduler.admit();
+    this.#answering.scheduler.admit();
   }
 
   /**
@@ -336,7 +263,7 @@ export class Engine {
     options: RunOptions = {},
   ): Promise<Answer<Name>> {
     this.#refuseClosed();
-    const answer = this.#answer(this.#current, routes, inputs, options);
+    const answer = this.#answering.answer(this.#current, routes, inputs, options);
     this.#requests.add(answer);
     try {
       return await answer;
@@ -350,91 +277,9 @@ export class Engine {
     this.#closed ??= this.#changes.then(async () => {
       await Promise.allSettled(this.#requests);
       await this.#runtime.close();
-      this.#cache.clear();
+      this.#answering.cache.clear();
     });
     return this.#closed;
-  }
-
-  async #answer<Name extends string>(
-    generation: Generation,
-    names: readonly Name[],
-    inputs: Inputs,
-    options: RunOptions,
-  ): Promise<Answer<Name>> {
-    const plan = generation.plan.hold();
-    try {
-      const asked = [...new Set(names)].map((name) => ({ name, ...this.#choose(generation, name, options) }));
-      const members = [...new Set(asked.map(({ member }) => member))];
-      const given = bindRequest(members, inputs);
-      this.#scheduler.admit(); // before the inputs are hashed
-      const beside = asked.flatMap((each) => [...each.shadows, ...(each.reference ? [each.reference] : [])]);
-      const shadows = beside.filter((each) => isFedBy(each, given));
-      const running = [...members, ...shadows];
-      const done = await this.#scheduler.run({
-        plan,
-        wanted: new Set(running.flatMap(({ outputs }) => [...outputs.values()])),
-        inputs: given,
-        rows: rowsOf(running, given),
-        digest: await this.#digest(given, options),
-        lanes: new Map(asked.map(({ name }) => [name, this.#weights.get(name) ?? 1])),
-        owned: options.owned,
-        timeout: options.timeout,
-        signal: options.signal,
-      });
-      const made: Made = { ...done, constants: plan.constants };
-      const routes = asked.map(({ name, member, shadows: own, reference }): [Name, RouteAnswer] => {
-        const [compared] = reference && shadows.includes(reference) ? [shadowAnswer(reference, made)] : [];
-        return [
-          name,
-          {
-            ...answerOf(name, member, made),
-            shadows: own.filter((each) => shadows.includes(each)).map((each) => shadowAnswer(each, made)),
-            ...(compared && { reference: compared }),
-          },
-        ];
-      });
-      return {
-        generation: generation.number,
-        cached: done.cached,
-        ran: done.ran,
-        queued: done.queued,
-        running: done.running,
-        batchRows: done.batchRows,
-        batch: done.batch,
-        routes: Object.fromEntries(routes) as Record<Name, RouteAnswer>,
-      };
-    } finally {
-      await plan.drop();
-    }
-  }
-
-  /** The member that answers for a route, and those that run beside it. */
-  #choose(generation: Generation, name: string, { key, revisions }: RunOptions): Choice {
-    const route = this.#route(generation, name);
-    const asked = revisions && Object.hasOwn(revisions, name) ? revisions[name] : undefined;
-    if (asked === undefined) {
-      const member = route.pick(key === undefined ? undefined : `${name} ${key}`);
-      const isCompared = route.compared && member !== route.main;
-      return { member, shadows: route.shadows, ...(isCompared && { reference: route.main }) };
-    }
-    const member = generation.members.get(asked);
-    if (!member) throw notLoaded(asked);
-    return { member, shadows: [] };
-  }
-
-  /**
-   * What the inputs are called in the cache; undefined for what does not go there. To hash an input takes processor
-   * time that others wait for when all workers are busy. Then an input that is new is not hashed: it is not in the
-   * cache, and that it comes again is no more than a possibility.
-   */
-  async #digest(
-    values: ReadonlyMap<Identity, Tensor>,
-    { digest, cache = true }: RunOptions,
-  ): Promise<string | undefined> {
-    if (!this.#cache.enabled || !cache) return undefined;
-    if (digest !== undefined) return `given ${digest}`;
-    const isKnown = this.#sightings.see(values.values());
-    return isKnown || !this.#scheduler.isBusy ? digestOf(values) : undefined;
   }
 
   async #member(model: Model, { bind }: LoadOptions): Promise<Member> {
@@ -457,7 +302,7 @@ export class Engine {
     const plan = same
       ? before.plan.hold()
       : await Plan.build([...members.values()], this.#runtime, this.#heavy, before.plan);
-    this.#current = { number: before.number + 1, plan, members, routes };
+    this.#current = new Generation(before.number + 1, plan, members, routes);
     await before.plan.drop();
     return this.#current.number;
   }
@@ -471,68 +316,7 @@ export class Engine {
     return done;
   }
 
-  #loaded(revision: string): Member {
-    const member = this.#current.members.get(revision);
-    if (member) return member;
-    throw notLoaded(revision);
-  }
-
-  #route(generation: Generation, route: string): Route {
-    const found = generation.routes.get(route);
-    if (found) return found;
-    const known = [...generation.routes.keys()];
-    throw new PolyheadError(
-      "NOT_FOUND",
-      `No route is called ${JSON.stringify(route)}; expected one of ${known.join(", ") || "none, as none was added"}.`,
-      { route, expected: known },
-    );
-  }
-
-  #remember(route: string, target: RouteTarget): void {
-    const past = this.#history.get(route) ?? [];
-    this.#history.set(route, [...past, target].slice(-HISTORY));
-  }
-
   #refuseClosed(): void {
     if (this.#closed) throw new PolyheadError("CLOSED", "The engine is closed.", {});
   }
-}
-
-/** Who runs for a route in one request. */
-interface Choice {
-  readonly member: Member;
-  readonly shadows: readonly Member[];
-  /** The main revision, to be compared with the canary that answers. */
-  readonly reference?: Member;
-}
-
-/** Earlier revisions that a route remembers. */
-const HISTORY = 32;
-
-/** Whether a request for other members has all that this one reads. */
-function isFedBy({ inputs }: Member, given: ReadonlyMap<Identity, Tensor>): boolean {
-  return [...inputs.values()].every(({ identity }) => given.has(identity));
-}
-
-/** @throws PolyheadError INVALID_ARGUMENT for a weight that is not positive */
-function weightsOf(weights: Readonly<Record<string, number>>): ReadonlyMap<string, number> {
-  for (const [route, weight] of Object.entries(weights)) {
-    if (weight > 0 && Number.isFinite(weight)) continue;
-    throw new PolyheadError(
-      "INVALID_ARGUMENT",
-      `The route ${JSON.stringify(route)} has the weight ${weight}; expected a positive number.`,
-      { route, weight },
-    );
-  }
-  return new Map(Object.entries(weights));
-}
-
-function usesRevision({ revisions, shadows = [] }: RouteTarget, revision: string): boolean {
-  return revisions.some((each) => each.revision === revision) || shadows.includes(revision);
-}
-
-function notLoaded(revision: string): PolyheadError {
-  return new PolyheadError("NOT_FOUND", `The revision ${revision} is not loaded; load its model first.`, {
-    revision,
-  });
 }
