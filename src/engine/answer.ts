@@ -36,6 +36,9 @@ export interface Answer<Name extends string = string> {
   /** Milliseconds in the queue, and from there to the result. */
   readonly queued: number;
   readonly running: number;
+  /** Of the latter, milliseconds until the batch was put together, and those that taking it apart took afterwards. */
+  readonly composing: number;
+  readonly splitting: number;
   /** Rows of all requests that ran together; 0 when everything came from the cache. */
   readonly batchRows: number;
   /** The same for requests that ran together; 0 when everything came from the cache. */

@@ -104,6 +104,8 @@ export class Answering {
         ran: done.ran,
         queued: done.queued,
         running: done.running,
+        composing: done.composing,
+        splitting: done.splitting,
         batchRows: done.batchRows,
         batch: done.batch,
         routes: Object.fromEntries(routes) as Record<Name, RouteAnswer>,

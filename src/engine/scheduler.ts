@@ -48,8 +48,11 @@ export interface Done extends PartResult {
   readonly cached: boolean;
   /** Milliseconds in the queue. */
   readonly queued: number;
-  /** Milliseconds from there to the result. */
+  /** Milliseconds from there to the result, and the part of them before the batch was on its way to a worker. */
   readonly running: number;
+  readonly composing: number;
+  /** Milliseconds that taking the batch's results apart took then. */
+  readonly splitting: number;
   /** Rows of all requests that ran with it; 0 when nothing had to run. */
   readonly batchRows: number;
   /** The same for all requests that ran with it; 0 when nothing had to run. */
@@ -210,6 +213,7 @@ export class Scheduler {
       const isIdle = program.steps.length === 0;
       const { values } = batch;
       const taken = takenFrom(entries, values);
+      const composing = performance.now() - start;
       const result = isIdle ? NOTHING : await this.#runtime.run(program, values, undefined, taken);
       const running = performance.now() - start;
       const number = isIdle ? 0 : ++this.#batches;
@@ -217,7 +221,9 @@ export class Scheduler {
       // The way to a worker and back costs throughput only where no other worker computes meanwhile.
       const spent = this.#runtime.size > 1 ? result.stepTimes.reduce((sum, each) => sum + each, 0) : running;
       if (!isIdle && isBusy) sizes?.learn(batch.rows, spent);
-      for (const [at, partResult] of batch.split(result).entries()) {
+      const results = batch.split(result);
+      const splitting = performance.now() - start - running;
+      for (const [at, partResult] of results.entries()) {
         const [entry, part] = [entries[at], parts[at]];
         if (!entry || !part) continue;
         this.#keep(part, partResult, parts.length > 1);
@@ -226,6 +232,8 @@ export class Scheduler {
           cached: [...part.given.keys()].some((value) => !entry.work.inputs.has(value)),
           queued: start - entry.since,
           running,
+          composing,
+          splitting,
           batchRows: isIdle ? 0 : batch.rows,
           batch: number,
         });

@@ -63,8 +63,8 @@ export function prometheusText({ statistics, comparisons, gauges }: MetricSource
     ),
     count("polyhead_cache_misses_total", "Requests whose features were computed.", ({ miss }) => miss.count),
     count("polyhead_queue_seconds_total", "Time in the queue.", ({ queue }) => seconds(queue.ns)),
-    count("polyhead_run_seconds_total", "Time from the queue to the result.", ({ infer }) =>
-      seconds(infer.ns),
+    count("polyhead_run_seconds_total", "Time from the queue to the result.", ({ input, infer }) =>
+      seconds(input.ns + infer.ns),
     ),
     count("polyhead_backbone_seconds_total", "Time in what is shared with other models.", ({ backbone }) =>
       seconds(backbone),

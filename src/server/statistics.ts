@@ -23,7 +23,9 @@ export interface Counts {
   readonly success: Sum;
   readonly fail: Sum;
   readonly queue: Sum;
+  readonly input: Sum;
   readonly infer: Sum;
+  readonly output: Sum;
   readonly hit: Sum;
   readonly miss: Sum;
   /** Nanoseconds in segments that others share, and in those of this revision alone; its share of each batch. */
@@ -54,7 +56,9 @@ export class Statistics {
     counts.rows += rows;
     add(counts.success, milliseconds);
     add(counts.queue, answer.queued);
-    add(counts.infer, answer.running);
+    add(counts.input, answer.composing);
+    add(counts.infer, answer.running - answer.composing);
+    add(counts.output, answer.splitting);
     add(answer.cached ? counts.hit : counts.miss, answer.running);
     if (answer.batch > 0 && !counts.counted.has(answer.batch)) {
       const batch = counts.batches.get(answer.batchRows) ?? { count: 0, ns: 0 };
@@ -130,9 +134,9 @@ export class Statistics {
       success: shown(counts.success),
       fail: shown(counts.fail),
       queue: shown(counts.queue),
-      computeInput: { count: counts.success.count, ns: 0 },
+      computeInput: shown(counts.input),
       computeInfer: shown(counts.infer),
-      computeOutput: { count: counts.success.count, ns: 0 },
+      computeOutput: shown(counts.output),
       cacheHit: shown(counts.hit),
       cacheMiss: shown(counts.miss),
       batches: [...counts.batches].map(([size, infer]) => ({ size, infer: shown(infer) })),
@@ -160,7 +164,9 @@ export class Statistics {
       success: sum(),
       fail: sum(),
       queue: sum(),
+      input: sum(),
       infer: sum(),
+      output: sum(),
       hit: sum(),
       miss: sum(),
       batches: new Map(),

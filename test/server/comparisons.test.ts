@@ -18,6 +18,8 @@ function compared(metadata: Metadata, answered: readonly number[][], shadow: rea
     batchRows: answered.length,
     queued: 0,
     running: 0,
+    composing: 0,
+    splitting: 0,
     routes: {
       a: {
         revision: "main",

@@ -125,6 +125,20 @@ describe("statistics", () => {
     expect(inferences).toBe(13);
     expect(executions).toBeLessThan(13);
   });
+
+  it("have the parts of a request's time, which are no more than all of it", async () => {
+    const { running, main } = await food();
+    for (let time = 0; time < 5; time++)
+      await running.infer({ routes: ["food"], inputs: { image }, cache: false });
+    const [statistics] = running.statistics("food", main);
+    const { queue, computeInput, computeInfer, computeOutput, success } = statistics ?? expect.fail();
+    const parts = [queue, computeInput, computeInfer, computeOutput];
+    for (const { count, ns } of parts) {
+      expect(count).toBe(5);
+      expect(ns).toBeGreaterThan(0);
+    }
+    expect(parts.reduce((sum, { ns }) => sum + ns, 0)).toBeLessThanOrEqual(success.ns + 5 * parts.length);
+  });
 });
 
 describe("spans", () => {
