@@ -6,7 +6,9 @@ import { pino } from "pino";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
 import { type HttpServer, startHttp } from "../../src/server/http/start-http.js";
 import { Store } from "../../src/store/index.js";
-import { FakeService } from "../server/http/fake-service.js";
+import { arithmetic } from "../server/http/client.js";
+import type { ObservedService } from "../server/observed-service.js";
+import { endDeployments } from "../server/small-deployment.js";
 import { polyhead } from "./command.js";
 import { writeSmallModels } from "./small-models.js";
 
@@ -146,32 +148,42 @@ describe("heads and switch on a store", () => {
 
 describe("heads and switch at a server", () => {
   const secret = "0123456789abcdef-control";
-  let service: FakeService;
+  let service: ObservedService;
   let server: HttpServer;
   beforeAll(async () => {
-    service = new FakeService();
+    service = await arithmetic();
     const tokens = [{ name: "ops", secret, scopes: ["control" as const] }];
     server = await startHttp(service, { port: 0, tokens, logger: pino({ level: "silent" }) });
   });
-  afterAll(() => server.close());
+  afterAll(async () => {
+    await server.close();
+    await endDeployments();
+  });
   const ask = (...words: string[]) => json(...words, "--server", server.address, "--token", secret);
 
   it("list its routes", async () => {
     const { document } = await ask("heads", "ls");
-    expect(document.routes.map(({ name }: { name: string }) => name)).toEqual([
-      "double",
-      "negate",
-      "echo",
-      "gate",
+    expect(document.routes).toMatchObject([
+      { name: "double", revisions: [{ revision: service.revisions.double, weight: 1 }], requests: 0 },
+      { name: "negate" },
+      { name: "gate" },
     ]);
   });
 
   it("change its routes with a reason, and send a model's whole file", async () => {
-    await ask("switch", "double=negate-1", "--reason", "to see");
-    expect(service.changes.at(-1)).toMatchObject({ author: { by: "ops", reason: "to see" } });
-    expect(service.targets.get("double")?.revisions).toEqual([{ revision: "negate-1", weight: 1 }]);
-    expect((await ask("heads", "add", at("one"), "--route", "sum")).status).toBe(0);
-    expect(service.changes.at(-1)).toMatchObject({ name: "sum" });
+    const { third = "", fourth } = service.revisions;
+    await ask("switch", `double=${third.slice(0, 8)}`, `negate=${fourth}`, "--reason", "to see");
+    expect(service.history("double")[0]).toMatchObject({ by: "ops", reason: "to see", action: "switch" });
+    expect(service.target("double").revisions).toEqual([{ revision: third, weight: 1 }]);
+    expect(service.target("negate").revisions).toEqual([{ revision: fourth, weight: 1 }]);
+    const added = await ask("heads", "add", at("one"), "--route", "sum");
+    expect([added.status, added.document.live]).toEqual([0, true]);
+    expect(service.models().map(({ name }) => name)).toContain("backbone");
+    const x = { dtype: "float32", shape: [1, 3], data: Float32Array.of(1, 2, 3) } as const;
+    const answer = await service.infer({ routes: ["sum"], inputs: { x } });
+    expect([...(answer.routes.sum?.outputs.y?.data ?? [])]).toEqual([3, 5, 7]);
+    const again = await ask("heads", "add", third, "--route", "sum");
+    expect(again.document).toEqual({ revision: third, route: "sum", live: false });
     expect((await ask("heads", "rm", "sum")).document).toEqual({ removed: "sum" });
   });
 

@@ -1,6 +1,6 @@
 """A client of the published service as anybody would write it: stubs from the .proto, Debian's grpcio.
 
-Usage: python3 client.py STUBS ADDRESS, where STUBS holds inference_pb2.py. Prints what it saw as JSON.
+Usage: python3 client.py STUBS ADDRESS MODEL_FILE, where STUBS holds inference_pb2.py. Prints what it saw as JSON.
 """
 
 import json
@@ -47,7 +47,7 @@ several = food(True)
 several.parameters["routes"].string_param = "coco"
 config = method("ModelConfig")(pb.ModelConfigRequest(name="food")).config
 load = pb.RepositoryModelLoadRequest(model_name="food")
-load.parameters["file:1/model.onnx"].bytes_param = b"onnx"
+load.parameters["file:1/model.onnx"].bytes_param = open(sys.argv[3], "rb").read()
 unload = pb.RepositoryModelUnloadRequest(model_name="food")
 index = lambda: {  # noqa: E731
     model.name: model.state
@@ -74,7 +74,11 @@ seen = {
     ],
     "count": method("ModelStatistics")(pb.ModelStatisticsRequest(name="food")).model_stats[0].inference_count,
     "unload": [status(lambda: method("RepositoryModelUnload")(unload)), index()["food"]],
-    "load": [status(lambda: method("RepositoryModelLoad")(load)), index()["food"]],
+    "load": [
+        status(lambda: method("RepositoryModelLoad")(load)),
+        index()["food"],
+        list(method("ModelInfer")(food(False)).outputs[0].contents.fp32_contents),
+    ],
     "missing": status(lambda: method("ModelInfer")(pb.ModelInferRequest(model_name="none"))),
 }
 print(json.dumps(seen))

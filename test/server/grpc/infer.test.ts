@@ -1,8 +1,12 @@
 /** Inference over gRPC, asked byte by byte: both forms of contents, names of outputs, several routes, streams. */
 import { status } from "@grpc/grpc-js";
 import { afterAll, beforeAll, beforeEach, describe, expect, it } from "vitest";
+import { modelBytes } from "../../../src/onnx/write.js";
 import { type GrpcServer, startGrpc } from "../../../src/server/grpc/server.js";
-import { FakeService } from "../fake-service.js";
+import type { ObservedService } from "../observed-service.js";
+import { headOf, net } from "../protocol-models.js";
+import { endDeployments } from "../small-deployment.js";
+import { served, TYPED } from "./served.js";
 import {
   entry,
   floats,
@@ -17,11 +21,14 @@ import {
   WireClient,
 } from "./wire.js";
 
-let service: FakeService;
+let service: ObservedService;
+/** Revisions of `food`: the one that answers, and the one before. */
+let [twice, once] = ["", ""];
 let server: GrpcServer;
 let client: WireClient;
 beforeAll(async () => {
-  service = new FakeService();
+  service = await served();
+  [twice = "", once = ""] = [service.revisions.twice, service.revisions.food];
   server = await startGrpc(service, { port: 0, logger: { info: () => undefined, error: () => undefined } });
   client = new WireClient(server.address);
 });
@@ -32,6 +39,7 @@ beforeEach(() => {
 afterAll(async () => {
   client.close();
   await server.close();
+  await endDeployments();
 });
 
 /** A ModelInferRequest's input: name 1, datatype 2, shape 3, contents 5. */
@@ -84,15 +92,15 @@ describe("ModelInfer", () => {
   it("answers raw contents with raw contents, with id, version and parameters", async () => {
     const response = await client.ok("ModelInfer", Buffer.concat([FOOD, message([3, "call 1"])]));
     expect(text(response, 1)).toBe("food");
-    expect(text(response, 2)).toBe("sha256-food2");
+    expect(text(response, 2)).toBe(twice);
     expect(text(response, 3)).toBe("call 1");
-    expect(parametersOf(response)).toEqual({ revision: "sha256-food2", generation: 7, cached: 0 });
+    expect(parametersOf(response)).toEqual({ revision: twice, generation: service.generation, cached: 0 });
     const outputs = outputsOf(response);
     expect(Object.keys(outputs)).toEqual(["scores", "names"]);
     expect(outputs.scores).toMatchObject({ datatype: "FP32", shape: [2, 3], contents: undefined });
     expect(outputs.scores?.raw).toEqual(floats([2, 4, 6, 8, 10, 12]));
     expect(outputs.names).toMatchObject({ datatype: "BYTES", shape: [2] });
-    expect(outputs.names?.raw).toEqual(Buffer.concat([bytesElement("row 0 ä"), bytesElement("row 1 ä")]));
+    expect(outputs.names?.raw).toEqual(Buffer.concat([bytesElement("third ä"), bytesElement("third ä")]));
   });
 
   it("answers typed contents with typed contents", async () => {
@@ -101,7 +109,7 @@ describe("ModelInfer", () => {
     expect(parts(response, 6)).toEqual([]);
     const { scores, names } = outputsOf(response);
     expect(parts(scores?.contents ?? new Map(), 6)).toEqual([floats([1, -2, 6])]);
-    expect(text(names?.contents ?? new Map(), 8)).toBe("row 0 ä");
+    expect(text(names?.contents ?? new Map(), 8)).toBe("third ä");
   });
 
   it("carries every datatype in its own list, and FP16 and BF16 raw", async () => {
@@ -120,12 +128,13 @@ describe("ModelInfer", () => {
       ["FP64", "float64", 7, doubles],
     ];
     const inputs = lists.map(([datatype, dtype, field, bytes]) =>
-      message([5, input(`x_${dtype}`, datatype, [2], message([field, bytes]))]),
+      message([5, input(dtype, datatype, [2], message([field, bytes]))]),
     );
+    expect(lists.map(([, dtype]) => dtype).sort()).toEqual([...TYPED].sort());
     const response = await client.ok("ModelInfer", Buffer.concat([message([1, "echo"]), ...inputs]));
     const outputs = outputsOf(response);
     for (const [datatype, dtype, field, bytes] of lists) {
-      const output = outputs[`y_${dtype}`];
+      const output = outputs[`${dtype}_again`];
       expect(output?.datatype).toBe(datatype);
       expect(parts(output?.contents ?? new Map(), field)[0], datatype).toEqual(Buffer.from(bytes));
     }
@@ -134,11 +143,11 @@ describe("ModelInfer", () => {
       ["BF16", "bfloat16"],
     ] as const) {
       const half = message(
-        [1, "echo"],
-        [5, input(`x_${dtype}`, datatype, [2])],
+        [1, `echo_${dtype}`],
+        [5, input(dtype, datatype, [2])],
         [7, Buffer.of(0, 60, 0, 192)],
       );
-      const output = outputsOf(await client.ok("ModelInfer", half))[`y_${dtype}`];
+      const output = outputsOf(await client.ok("ModelInfer", half))[`${dtype}_again`];
       expect(output).toMatchObject({ datatype, shape: [2], raw: Buffer.of(0, 60, 0, 192) });
     }
   });
@@ -163,9 +172,9 @@ describe("ModelInfer", () => {
     const outputs = outputsOf(response);
     expect(outputs["coco/model/boxes"]?.raw).toEqual(floats([2, 3, 4, 5, 6, 7]));
     expect(outputs.scores?.raw).toEqual(floats([2, 4, 6, 8, 10, 12]));
-    expect(parametersOf(response).revision).toBe("sha256-food2");
+    expect(parametersOf(response).revision).toBe(twice);
     const revisions = parts(response, 5).map((bytes) => parametersOf(read(bytes)).revision);
-    expect(revisions).toEqual(["sha256-coco1", "sha256-food2"]);
+    expect(revisions).toEqual([service.revisions.coco, twice]);
     expect(service.requests.map(({ routes }) => routes)).toEqual([
       ["food", "coco", "net"],
       ["food", "coco"],
@@ -174,27 +183,32 @@ describe("ModelInfer", () => {
 
   it("hands on version, key, cache and timeout", async () => {
     const parameters = message(
-      [2, "sha256-food1"],
-      [4, entry("key", message([3, "seen"]))],
-      [4, entry("cache", message([1, true]))],
-      [4, entry("timeout", message([2, 1_500_000]))],
+      [2, once],
+      [4, entry("key", message([3, "me"]))],
+      [4, entry("cache", message([1, false]))],
+      [4, entry("timeout", message([2, 5_500_000]))],
       [4, entry("priority", message([5, 3]))],
       [4, entry("something_new", message([3, "ignored"]))],
     );
     const response = await client.ok("ModelInfer", Buffer.concat([FOOD, parameters]));
-    expect(text(response, 2)).toBe("sha256-food1");
-    expect(parametersOf(response).cached).toBe(1);
-    expect(service.requests[0]).toMatchObject({
-      version: "sha256-food1",
-      key: "seen",
-      cache: true,
-      timeout: 1500,
-    });
+    expect(text(response, 2)).toBe(once);
+    expect(outputsOf(response).scores?.raw).toEqual(PIXELS);
+    expect(service.requests[0]).toMatchObject({ version: once, key: "me", cache: false, timeout: 5500 });
+  });
+
+  it("says whether features came from the cache", async () => {
+    const head = message([1, "head"], [5, IMAGE], [7, PIXELS]);
+    await service.deployment.addModel(modelBytes(headOf(await net())), "head", { by: "test" });
+    await client.ok("ModelInfer", head);
+    await client.ok("ModelInfer", head);
+    const cached = async (bytes: Uint8Array) => parametersOf(await client.ok("ModelInfer", bytes)).cached;
+    expect(await cached(head)).toBe(1);
+    expect(await cached(Buffer.concat([head, message([4, entry("cache", message([1, false]))])]))).toBe(0);
   });
 
   it.each([
     ["no such model", message([1, "nothing"]), status.NOT_FOUND],
-    ["no such version", message([1, "food"], [2, "sha256-other"]), status.NOT_FOUND],
+    ["no such version", message([1, "food"], [2, "0".repeat(64)]), status.NOT_FOUND],
     ["no model name", message([5, IMAGE], [7, PIXELS]), status.INVALID_ARGUMENT],
     ["a path as model name", message([1, "../food"]), status.INVALID_ARGUMENT],
     ["no such output", Buffer.concat([FOOD, message([6, message([1, "nothing"])])]), status.INVALID_ARGUMENT],
@@ -235,12 +249,12 @@ describe("ModelInfer", () => {
     ],
     [
       "typed FP16",
-      message([1, "echo"], [5, input("x_float16", "FP16", [1], message([4, packed([1])]))]),
+      message([1, "echo_float16"], [5, input("float16", "FP16", [1], message([4, packed([1])]))]),
       status.INVALID_ARGUMENT,
     ],
     [
       "an INT8 out of range",
-      message([1, "echo"], [5, input("x_int8", "INT8", [1], message([2, packed([128])]))]),
+      message([1, "echo_int8"], [5, input("int8", "INT8", [1], message([2, packed([128])]))]),
       status.INVALID_ARGUMENT,
     ],
     [

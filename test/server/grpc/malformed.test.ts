@@ -8,13 +8,16 @@ import fc from "fast-check";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { PolyheadError } from "../../../src/base/errors.js";
 import { type GrpcServer, startGrpc } from "../../../src/server/grpc/server.js";
-import { FakeService } from "../fake-service.js";
+import type { ObservedService } from "../observed-service.js";
+import { endDeployments } from "../small-deployment.js";
+import { served } from "./served.js";
 import { entry, floats, message, packed, WireClient } from "./wire.js";
 
-const service = new FakeService();
+let service: ObservedService;
 let server: GrpcServer;
 let client: WireClient;
 beforeAll(async () => {
+  service = await served();
   server = await startGrpc(service, {
     port: 0,
     logger: { info: () => undefined, error: () => undefined },
@@ -24,6 +27,7 @@ beforeAll(async () => {
 afterAll(async () => {
   client.close();
   await server.close();
+  await endDeployments();
 });
 
 const IMAGE = message([1, "image"], [2, "FP32"], [3, packed([2, 3])]);
@@ -56,7 +60,10 @@ async function refused(method: string, bytes: Uint8Array) {
 /** Any call may go well; a server's fault it must not be. */
 async function blameless(method: string, bytes: Uint8Array) {
   const { code } = await client.call(method, bytes);
-  expect([status.OK, ...CLIENTS_FAULT].map((each) => status[each])).toContain(status[code]);
+  // A message may ask for an answer in no time.
+  expect([status.OK, status.DEADLINE_EXCEEDED, ...CLIENTS_FAULT].map((each) => status[each])).toContain(
+    status[code],
+  );
 }
 
 /** Value with its bytes changed, cut or doubled somewhere. */
@@ -95,7 +102,7 @@ const contents = fc
 const datatype = fc.constantFrom("FP32", "FP16", "BYTES", "BOOL", "INT8", "INT64", "UINT64", "fp32", "");
 const input = fc
   .tuple(
-    fc.oneof(fc.constantFrom("image", "x_string", "x_bool", "x_int8", "x_int64"), text),
+    fc.oneof(fc.constantFrom("image", "string", "bool", "int8", "int64"), text),
     datatype,
     fc.array(
       fc.oneof(fc.integer({ min: -2, max: 4 }), fc.bigInt({ min: -(2n ** 63n), max: 2n ** 63n - 1n })),
@@ -111,7 +118,7 @@ const input = fc
   .map((bytes) => [5, bytes] as const);
 const request = fc
   .tuple(
-    fc.oneof(fc.constantFrom("food", "echo", "coco"), text),
+    fc.oneof(fc.constantFrom("food", "echo", "echo_string", "echo_int8", "coco"), text),
     fc.option(text),
     fc.array(
       fc.oneof(
@@ -179,8 +186,8 @@ describe("malformed messages", () => {
     for (let at = 0; at < many.length; at += 2) many.set([0x2a, 0], at); // inputs, all empty
     await refused("ModelInfer", Buffer.concat([message([1, "food"]), many]));
     const numbers = message([3, Buffer.alloc(12_000_000, 1)]); // int64_contents
-    const large = message([1, "x_int64"], [2, "INT64"], [3, packed([12_000_000])], [5, numbers]);
-    await refused("ModelInfer", message([1, "echo"], [5, large]));
+    const large = message([1, "int64"], [2, "INT64"], [3, packed([12_000_000])], [5, numbers]);
+    await refused("ModelInfer", message([1, "echo_int64"], [5, large]));
     const raw = message([1, "food"], ...Array.from({ length: 300 }, () => [5, IMAGE] as const));
     await refused("ModelInfer", raw);
   });

@@ -1,20 +1,23 @@
 /** A client in another language, with other people's protobuf and gRPC, made from the published service. */
 import { execFile } from "node:child_process";
-import { mkdtempSync, rmSync } from "node:fs";
+import { mkdtempSync, rmSync, writeFileSync } from "node:fs";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { expect, it } from "vitest";
+import { modelBytes } from "../../../src/onnx/write.js";
 import { startGrpc } from "../../../src/server/grpc/server.js";
-import { FakeService } from "../fake-service.js";
+import { food } from "../protocol-models.js";
+import { endDeployments } from "../small-deployment.js";
 import { pythonWithGrpc, writePythonStubs } from "./python-stubs.js";
+import { served } from "./served.js";
 
 const client = new URL("client.py", import.meta.url).pathname;
 
 it.skipIf(pythonWithGrpc === undefined)(
   "Python's grpcio understands the server (needs python3-grpcio)",
   async () => {
-    const service = new FakeService();
+    const service = await served();
     const server = await startGrpc(service, {
       port: 0,
       logger: { info: () => undefined, error: () => undefined },
@@ -22,7 +25,10 @@ it.skipIf(pythonWithGrpc === undefined)(
     const stubs = mkdtempSync(join(tmpdir(), "polyhead-stubs-"));
     try {
       writePythonStubs(stubs);
-      const { stdout } = await promisify(execFile)(pythonWithGrpc ?? "", [client, stubs, server.address]);
+      const file = join(stubs, "food.onnx");
+      writeFileSync(file, modelBytes(food(5)));
+      const words = [client, stubs, server.address, file];
+      const { stdout } = await promisify(execFile)(pythonWithGrpc ?? "", words);
       expect(JSON.parse(stdout)).toEqual({
         live: true,
         ready: true,
@@ -31,25 +37,22 @@ it.skipIf(pythonWithGrpc === undefined)(
         config: ["food", true, [[3]]],
         raw: ["raw", "scores", [2, 4, 6]],
         typed: ["typed", [2, 4, 6]],
-        revision: "sha256-food2",
+        revision: service.revisions.twice,
         several: ["food/scores", "food/names", "coco/model/boxes"],
         stream: [
           ["1", false],
           ["2", true],
           ["3", false],
         ],
-        count: 12,
+        count: 5,
         unload: ["OK", "UNAVAILABLE"],
-        load: ["OK", "READY"],
+        load: ["OK", "READY", [5, 10, 15]],
         missing: "NOT_FOUND",
       });
-      expect(service.changes.map(({ file }) => file)).toEqual([
-        undefined,
-        new Uint8Array(Buffer.from("onnx")),
-      ]);
     } finally {
       rmSync(stubs, { recursive: true });
       await server.close();
+      await endDeployments();
     }
   },
 );

@@ -7,12 +7,16 @@ import { credentials, status } from "@grpc/grpc-js";
 import { pino } from "pino";
 import { afterEach, beforeEach, describe, expect, it } from "vitest";
 import { PolyheadError } from "../../../src/base/errors.js";
+import { modelBytes } from "../../../src/onnx/write.js";
 import { type GrpcOptions, type GrpcServer, startGrpc } from "../../../src/server/grpc/server.js";
 import { DEFAULT_LIMITS } from "../../../src/server/protocol/limits.js";
-import { FakeService } from "../fake-service.js";
+import type { ObservedService } from "../observed-service.js";
+import { food } from "../protocol-models.js";
+import { endDeployments } from "../small-deployment.js";
+import { served } from "./served.js";
 import { entry, floats, message, number, numbers, packed, parts, read, text, WireClient } from "./wire.js";
 
-let service: FakeService;
+let service: ObservedService;
 let server: GrpcServer;
 let client: WireClient;
 const silent = { info: () => undefined, error: () => undefined };
@@ -22,11 +26,12 @@ async function start(options: GrpcOptions = {}) {
   client = new WireClient(server.address);
   opened.push(client, { close: () => server.close() });
 }
-beforeEach(() => {
-  service = new FakeService();
+beforeEach(async () => {
+  service = await served();
 });
 afterEach(async () => {
   for (const each of opened.splice(0)) await each.close();
+  await endDeployments();
 });
 
 const IMAGE = message([1, "image"], [2, "FP32"], [3, packed([1, 3])]);
@@ -42,7 +47,7 @@ describe("models", () => {
     service.ready = false;
     expect(number(await client.ok("ServerReady", message()), 1)).toBe(0);
     const metadata = await client.ok("ServerMetadata", message());
-    expect([text(metadata, 1), text(metadata, 2)]).toEqual(["polyhead", "0.1.0"]);
+    expect([text(metadata, 1), text(metadata, 2)]).toEqual(["polyhead", "1.2.3"]);
     expect(parts(metadata, 3).map(String)).toContain("model_repository");
   });
 
@@ -50,12 +55,13 @@ describe("models", () => {
     const ready = async (name: string, version = "") =>
       number(await client.ok("ModelReady", message([1, name], [2, version])), 1);
     expect(await ready("food")).toBe(1);
-    expect(await ready("food", "sha256-food1")).toBe(1);
-    expect(await ready("food", "sha256-other")).toBe(0);
+    const { twice = "", food: once = "" } = service.revisions;
+    expect(await ready("food", once)).toBe(1);
+    expect(await ready("food", "0".repeat(64))).toBe(0);
     expect(await ready("nothing")).toBe(0);
 
     const food = await client.ok("ModelMetadata", message([1, "food"]));
-    expect(parts(food, 2).map(String)).toEqual(["sha256-food2", "sha256-food1"]);
+    expect(parts(food, 2).map(String)).toEqual([twice, once]);
     expect(text(food, 3)).toBe("onnxruntime_onnx");
     const tensors = [...parts(food, 4), ...parts(food, 5)].map(read);
     expect(tensors.map((tensor) => [text(tensor, 1), text(tensor, 2), numbers(tensor, 3)])).toEqual([
@@ -85,29 +91,38 @@ describe("models", () => {
   });
 
   it("counts", async () => {
+    const two = message([1, "image"], [2, "FP32"], [3, packed([2, 3])]);
+    await client.ok("ModelInfer", FOOD);
+    await client.ok("ModelInfer", message([1, "food"], [5, two], [7, floats([1, 2, 3, 4, 5, 6])]));
     const one = await client.ok("ModelStatistics", message([1, "food"]));
     expect(parts(one, 1)).toHaveLength(1);
     const food = read(parts(one, 1)[0] ?? Buffer.alloc(0));
-    expect([3, 4, 5].map((field) => number(food, field))).toEqual([1_700_000_000_123, 12, 5]);
+    const [told] = service.statistics("food");
+    expect([4, 5].map((field) => number(food, field))).toEqual([3, 2]);
+    expect(number(food, 3)).toBe(told?.lastInference);
     const durations = read(parts(food, 6)[0] ?? Buffer.alloc(0));
     const pairs = [1, 2, 3, 4, 5, 6, 7, 8].map((field) => {
       const duration = read(parts(durations, field)[0] ?? Buffer.alloc(0));
-      return [number(duration, 1), number(duration, 2)];
+      return { count: number(duration, 1) ?? 0, ns: number(duration, 2) ?? 0 };
     });
+    const { success, fail, queue, computeInput, computeInfer, computeOutput, cacheHit, cacheMiss } =
+      told ?? expect.fail();
     expect(pairs).toEqual([
-      [11, 1100],
-      [1, 100],
-      [12, 120],
-      [5, 50],
-      [5, 5_000_000_000],
-      [5, 51],
-      [2, 20],
-      [3, 30],
+      success,
+      fail,
+      queue,
+      computeInput,
+      computeInfer,
+      computeOutput,
+      cacheHit,
+      cacheMiss,
     ]);
-    const batch = read(parts(food, 7)[0] ?? Buffer.alloc(0));
-    expect(number(batch, 1)).toBe(4);
-    expect(number(read(parts(batch, 3)[0] ?? Buffer.alloc(0)), 2)).toBe(3000);
-    expect(parts(await client.ok("ModelStatistics", message()), 1)).toHaveLength(service.models().length);
+    expect(success.count).toBe(2);
+    const batches = parts(food, 7).map(read);
+    expect(batches.map((batch) => number(batch, 1)).sort()).toEqual([1, 2]);
+    for (const batch of batches)
+      expect(number(read(parts(batch, 3)[0] ?? Buffer.alloc(0)), 2)).toBeGreaterThan(0);
+    expect(parts(await client.ok("ModelStatistics", message()), 1)).toHaveLength(1);
   });
 
   it("says what it does not have, and lets clients tidy up", async () => {
@@ -147,17 +162,19 @@ describe("the repository", () => {
 
   it("keeps who asked, where no token says it", async () => {
     await client.ok("RepositoryModelUnload", message([2, "food"]), { "x-polyhead-author": "ann" });
-    expect(service.changes).toEqual([{ name: "food", by: "ann" }]);
+    expect(service.history("food")[0]).toMatchObject({ action: "remove", by: "ann" });
   });
 
   it("loads the file that a client sends", async () => {
-    const file = Buffer.from([8, 1, 2, 3]);
+    const file = Buffer.from(modelBytes(food(5)));
     const parameters = message(
       [3, entry("config", message([3, "{}"]))],
       [3, entry("file:1/model.onnx", message([4, file]))],
     );
     await client.ok("RepositoryModelLoad", Buffer.concat([message([2, "food"]), parameters]));
-    expect(service.changes).toEqual([{ name: "food", file: new Uint8Array(file), by: "anonymous" }]);
+    expect(service.history("food")[0]).toMatchObject({ action: "switch", by: "anonymous" });
+    const answer = await client.ok("ModelInfer", FOOD);
+    expect(parts(answer, 6)[0]).toEqual(floats([5, 10, 15]));
   });
 
   it.each([
@@ -276,7 +293,7 @@ describe("tokens", () => {
     const refused = await client.call("RepositoryModelUnload", message([2, "food"]), READ);
     expect(refused.code).toBe(status.PERMISSION_DENIED);
     await client.ok("RepositoryModelUnload", message([2, "food"]), CONTROL);
-    expect(service.changes).toEqual([{ name: "food", by: "admin" }]);
+    expect(service.history("food")[0]).toMatchObject({ action: "remove", by: "admin" });
   });
 
   it("or an explicit word are needed beyond the loopback", async () => {

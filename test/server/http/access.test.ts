@@ -5,9 +5,10 @@ import { Writable } from "node:stream";
 import { pino } from "pino";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { type ErrorCode, PolyheadError } from "../../../src/base/errors.js";
+import { modelBytes } from "../../../src/onnx/write.js";
 import { startHttp } from "../../../src/server/http/start-http.js";
+import { times } from "../protocol-models.js";
 import { DOUBLE, type Running, type Sent, send, start, stopAll } from "./client.js";
-import { FakeService } from "./fake-service.js";
 
 const READ = "read-secret-0123456789";
 const CONTROL = "control-secret-0123456789";
@@ -25,7 +26,6 @@ beforeAll(async () => {
 afterAll(stopAll);
 
 const P = "/polyhead/v1";
-const IMAGE: Sent = { body: "abc", headers: { "content-type": "image/png" } };
 /** Every route of the server, with a request that it takes. */
 const ROUTES: readonly (readonly [
   method: string,
@@ -40,11 +40,11 @@ const ROUTES: readonly (readonly [
   ["GET", "/v2", "read"],
   ["GET", "/metrics", "read"],
   ["GET", "/v2/models/double", "read"],
-  ["GET", "/v2/models/double/versions/double-1", "read"],
+  ["GET", "/v2/models/double/versions/DOUBLE", "read"],
   ["GET", "/v2/models/double/ready", "read"],
-  ["GET", "/v2/models/double/versions/double-1/ready", "read"],
+  ["GET", "/v2/models/double/versions/DOUBLE/ready", "read"],
   ["GET", "/v2/models/double/config", "read"],
-  ["GET", "/v2/models/double/versions/double-1/config", "read"],
+  ["GET", "/v2/models/double/versions/DOUBLE/config", "read"],
   ...["system", "cuda"].flatMap((kind): (readonly [string, string, "read"])[] => [
     ["GET", `/v2/${kind}sharedmemory/status`, "read"],
     ["GET", `/v2/${kind}sharedmemory/region/r/status`, "read"],
@@ -54,10 +54,9 @@ const ROUTES: readonly (readonly [
   ]),
   ["GET", "/v2/models/stats", "read"],
   ["GET", "/v2/models/double/stats", "read"],
-  ["GET", "/v2/models/double/versions/double-1/stats", "read"],
+  ["GET", "/v2/models/double/versions/DOUBLE/stats", "read"],
   ["POST", "/v2/models/double/infer", "read", { body: DOUBLE }],
-  ["POST", "/v2/models/double/infer", "read", IMAGE],
-  ["POST", "/v2/models/double/versions/double-1/infer", "read", { body: DOUBLE }],
+  ["POST", "/v2/models/double/versions/DOUBLE/infer", "read", { body: DOUBLE }],
   ["POST", "/v2/repository/index", "read"],
   ["GET", `${P}/routes`, "read"],
   ["GET", `${P}/routes/double`, "read"],
@@ -65,13 +64,23 @@ const ROUTES: readonly (readonly [
   ["GET", `${P}/routes/double/history`, "read"],
   ["POST", "/v2/repository/models/kept/load", "control"],
   ["POST", "/v2/repository/models/kept/unload", "control"],
-  ["POST", `${P}/models?route=new`, "control", { body: "model" }],
-  ["GET", `${P}/models/double-1`, "control"],
-  ["POST", `${P}/switch`, "control", { body: { targets: { negate: "other" } } }],
+  [
+    "POST",
+    `${P}/models?route=new`,
+    "control",
+    { body: modelBytes(times(12)), headers: { "content-type": "application/octet-stream" } },
+  ],
+  ["GET", `${P}/models/DOUBLE`, "control"],
   ["POST", `${P}/routes/negate/promote`, "control"],
+  ["POST", `${P}/switch`, "control", { body: { targets: { negate: "THIRD" } } }],
   ["POST", `${P}/routes/negate/rollback`, "control"],
   ["DELETE", `${P}/routes/new`, "control"],
 ];
+/** With the revisions that some of these name. */
+const filled = (text: string) =>
+  text
+    .replace("DOUBLE", at.service.revisions.double ?? "")
+    .replace("THIRD", at.service.revisions.third ?? "");
 const bearer = (secret: string) => ({ authorization: `Bearer ${secret}` });
 
 describe("tokens", () => {
@@ -98,8 +107,19 @@ describe("tokens", () => {
   it.each(ROUTES.map(([method, path, scope, sent = {}]) => ({ method, path, scope, sent })))(
     "guard $method $path by the scope $scope",
     async ({ method, path, scope, sent }) => {
-      const statusFor = async (headers: Record<string, string>) =>
-        (await send(at.url, path, { method, ...sent, headers: { ...sent.headers, ...headers } })).status;
+      if (path.endsWith("/promote")) {
+        const { third = "", fourth = "" } = at.service.revisions;
+        const revisions = [third, fourth].map((revision) => ({ revision, weight: 1 }));
+        await at.service.setTargets({ negate: { revisions, shadows: [] } }, { by: "test" });
+      }
+      const body =
+        sent.body === undefined || sent.body instanceof Uint8Array
+          ? sent.body
+          : filled(JSON.stringify(sent.body));
+      const statusFor = async (headers: Record<string, string>) => {
+        const all = { ...(body && { "content-type": "application/json" }), ...sent.headers, ...headers };
+        return (await send(at.url, filled(path), { method, ...(body && { body }), headers: all })).status;
+      };
       const isOpen = scope === "open";
       // There are no regions of shared memory, whoever asks.
       const lets = path.includes("/region/") ? [200, 400, 404] : [200, 201];
@@ -152,7 +172,7 @@ describe("tokens", () => {
     [[TOKENS[0], { ...TOKENS[1], name: "reader" }]],
     [[TOKENS[0], { ...TOKENS[1], secret: READ }]],
   ])("that cannot be told apart or guessed are refused: %j", async (tokens) => {
-    await expect(startHttp(new FakeService(), { port: 0, tokens })).rejects.toMatchObject({
+    await expect(startHttp(at.service, { port: 0, tokens })).rejects.toMatchObject({
       code: "INVALID_ARGUMENT",
     });
   });
@@ -162,7 +182,7 @@ describe("addresses", () => {
   it.each(["0.0.0.0", "::", "192.0.2.1", "example.org"])(
     "beyond the loopback need tokens: %s",
     async (host) => {
-      await expect(startHttp(new FakeService(), { host, port: 0 })).rejects.toMatchObject({
+      await expect(startHttp(at.service, { host, port: 0 })).rejects.toMatchObject({
         code: "INVALID_ARGUMENT",
       });
     },
@@ -177,7 +197,7 @@ describe("addresses", () => {
 
   it("that are taken are told", async () => {
     const port = Number(new URL(at.url).port);
-    await expect(startHttp(new FakeService(), { port })).rejects.toMatchObject({
+    await expect(startHttp(at.service, { port })).rejects.toMatchObject({
       code: "INVALID_ARGUMENT",
       message: expect.stringContaining(String(port)),
     });

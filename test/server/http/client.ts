@@ -1,28 +1,65 @@
-/** A server around the fake service, and requests to it over real sockets. */
+/** A server around a deployment of small models, and requests to it over real sockets. */
 import { request as httpRequest } from "node:http";
 import { connect } from "node:net";
 import { pino } from "pino";
 import { type HttpOptions, type HttpServer, startHttp } from "../../../src/server/http/start-http.js";
-import { FakeService } from "./fake-service.js";
+import { GATE, ObservedService } from "../observed-service.js";
+import { CARRIED, colour, echo, means, middle, times } from "../protocol-models.js";
+import { backbone, endDeployments, head } from "../small-deployment.js";
 
 export interface Running {
-  readonly service: FakeService;
+  readonly service: ObservedService;
   readonly server: HttpServer;
   readonly url: string;
 }
 
 const running: HttpServer[] = [];
 
+/**
+ * Routes `double` (of `x`, with a `count`), `negate` and one that waits at the gate; without a route `kept`, `third` and
+ * `fourth`, which multiply by 7, 3 and 4.
+ */
+export function arithmetic(): Promise<ObservedService> {
+  return ObservedService.of(
+    { double: times(2, true), negate: times(-1), [GATE]: times(2) },
+    { kept: times(7), third: times(3), fourth: times(4) },
+  );
+}
+
+/**
+ * The same with `echo_DTYPE` for each dtype, `echo_several` of three, `colour`, `middle` and `means` of images, and a
+ * `head` on a backbone.
+ */
+export async function everything(): Promise<ObservedService> {
+  const trunk = await backbone();
+  return ObservedService.of(
+    {
+      double: times(2, true),
+      negate: times(-1),
+      [GATE]: times(2),
+      ...Object.fromEntries(CARRIED.map((dtype) => [`echo_${dtype}`, echo(dtype)])),
+      echo_several: echo("uint32", "int8", "bool"),
+      colour: colour(),
+      middle: middle(),
+      means: means(),
+      head: head(trunk, [1, 0, 0, 1]),
+    },
+    { trunk, kept: times(7), third: times(3), fourth: times(4) },
+  );
+}
+
 /** A server on any free port, quiet. */
-export async function start(options: HttpOptions = {}, service = new FakeService()): Promise<Running> {
+export async function start(options: HttpOptions = {}, given?: ObservedService): Promise<Running> {
+  const service = given ?? (await arithmetic());
   const server = await startHttp(service, { port: 0, logger: pino({ level: "silent" }), ...options });
   running.push(server);
   return { service, server, url: server.address };
 }
 
-/** Stops all servers of a test file. */
+/** Stops all servers of a test file, and their deployments. */
 export async function stopAll(): Promise<void> {
   await Promise.all(running.splice(0).map((server) => server.close()));
+  await endDeployments();
 }
 
 export interface Answer {

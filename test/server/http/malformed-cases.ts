@@ -1,6 +1,6 @@
 /**
- * Requests that are wrong in one known way each, for servers with the models `double`, `negate` and `echo` of the fake
- * service, and the limits that they are made for.
+ * Requests that are wrong in one known way each, for servers with the models of `everything` in `client.ts`, and the
+ * limits that they are made for.
  */
 import { gzipSync } from "node:zlib";
 import { type Answer, DOUBLE, type Sent } from "./client.js";
@@ -14,7 +14,9 @@ export const LIMITS = {
 };
 
 export const INFER = "/v2/models/double/infer";
-export const ECHO = "/v2/models/echo/infer";
+/** Takes three inputs. */
+export const ECHO = "/v2/models/echo_several/infer";
+const echoOf = (dtype: string) => `/v2/models/echo_${dtype}/infer`;
 export const CONTROL = "/polyhead/v1";
 
 export interface Case {
@@ -105,7 +107,7 @@ function variants(
 
 export const FULL = {
   id: "1",
-  parameters: { timeout: 1 },
+  parameters: { timeout: 60_000_000 },
   ...DOUBLE,
   outputs: [{ name: "y", parameters: {} }],
 };
@@ -139,17 +141,12 @@ const text = (
   sent: { body, headers },
 });
 
-const elements = (datatype: string, data: unknown): Case =>
-  json(`${datatype} of ${JSON.stringify(data)}`, ECHO, {
-    inputs: [
-      {
-        name: { FP16: "float16", BF16: "bfloat16", BYTES: "string" }[datatype] ?? datatype.toLowerCase(),
-        shape: [1],
-        datatype,
-        data: [data],
-      },
-    ],
-  });
+const elements = (datatype: string, data: unknown): Case => {
+  const floats = { FP16: "float16", BF16: "bfloat16", FP32: "float32", FP64: "float64" };
+  const name = { ...floats, BYTES: "string" }[datatype] ?? datatype.toLowerCase();
+  const inputs = [{ name, shape: [1], datatype, data: [data] }];
+  return json(`${datatype} of ${JSON.stringify(data)}`, echoOf(name), { inputs });
+};
 
 function binary(name: string, input: object, rest: string, length: (json: number) => string): Case {
   const head = JSON.stringify({ inputs: [{ name: "x", shape: [1, 2], datatype: "FP32", ...input }] });
@@ -316,13 +313,13 @@ export const CASES: readonly Case[] = [
     "long whole numbers as text",
     `{"inputs":[{"name":"string","shape":[1],"datatype":"BYTES","data":[12345678901234567890]}]}`,
     {},
-    ECHO,
+    echoOf("string"),
   ),
   text(
     "a long whole number as INT32",
     `{"inputs":[{"name":"int32","shape":[1],"datatype":"INT32","data":[12345678901234567890]}]}`,
     {},
-    ECHO,
+    echoOf("int32"),
   ),
 
   binary("too short", size(8), "1234567", same),

@@ -1,25 +1,30 @@
 /** The Open Inference Protocol over REST, by requests and answers written by hand. */
 import { deflateSync, gzipSync } from "node:zlib";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
-import { DOUBLE, type Running, send, start, stopAll } from "./client.js";
+import { modelBytes } from "../../../src/onnx/write.js";
+import { times } from "../protocol-models.js";
+import { DOUBLE, everything, type Running, send, start, stopAll } from "./client.js";
 
 let at: Running;
+/** Revisions by the names of the models. */
+let revisions: Readonly<Record<string, string>>;
 beforeAll(async () => {
-  at = await start();
+  at = await start({}, await everything());
+  revisions = at.service.revisions;
 });
 afterAll(stopAll);
 
 const infer = (body: unknown, path = "/v2/models/double/infer") =>
   send(at.url, path, { body: body as object });
 const echo = (datatype: string, name: string, shape: number[], data: unknown) =>
-  infer({ inputs: [{ name, shape, datatype, data }] }, "/v2/models/echo/infer");
+  infer({ inputs: [{ name, shape, datatype, data }] }, `/v2/models/echo_${name}/infer`);
 
 describe("health and metadata", () => {
   it("describes the server", async () => {
     const answer = await send(at.url, "/v2");
     expect(answer.status).toBe(200);
     expect(answer.json()).toEqual({
-      name: "fake",
+      name: "polyhead",
       version: "1.2.3",
       extensions: [
         "binary_tensor_data",
@@ -43,12 +48,13 @@ describe("health and metadata", () => {
     expect((await send(at.url, "/v2/models/double/ready")).json()).toEqual({ name: "double", ready: true });
   });
 
-  it.each(["/v2/models/double", "/v2/models/double/versions/double-1"])(
+  it.each(["/v2/models/double", "/v2/models/double/versions/REVISION"])(
     "describes a model at %s",
     async (path) => {
-      expect((await send(at.url, path)).json()).toEqual({
+      const double = revisions.double ?? "";
+      expect((await send(at.url, path.replace("REVISION", double))).json()).toEqual({
         name: "double",
-        versions: ["double-1"],
+        versions: [double],
         platform: "onnxruntime_onnx",
         inputs: [{ name: "x", datatype: "FP32", shape: [-1, 2] }],
         outputs: [
@@ -71,6 +77,10 @@ describe("health and metadata", () => {
   });
 });
 
+interface Answered {
+  readonly parameters: { readonly cached: boolean };
+}
+
 describe("inference with JSON", () => {
   it("answers all outputs, with the id and what made them", async () => {
     const answer = await infer({ id: "42", ...DOUBLE });
@@ -78,21 +88,36 @@ describe("inference with JSON", () => {
     expect(answer.headers["content-type"]).toBe("application/json");
     expect(answer.json()).toEqual({
       model_name: "double",
-      model_version: "double-1",
+      model_version: revisions.double,
       id: "42",
-      parameters: { revision: "double-1", generation: 1, cached: true },
+      parameters: { revision: revisions.double, generation: at.service.generation, cached: false },
       outputs: [
         { name: "y", shape: [1, 2], datatype: "FP32", data: [3, -4] },
-        { name: "count", shape: [1], datatype: "INT64", data: [2] },
+        { name: "count", shape: [1], datatype: "INT64", data: [1] },
       ],
     });
+  });
+
+  it("says whether features came from the cache, in JSON and before binary data", async () => {
+    const image = { name: "image", shape: [1, 2, 2, 2], datatype: "FP32", data: [1, 1, 1, 1, 3, 3, 3, 3] };
+    const ask = async (parameters: object) => {
+      const answer = await infer({ inputs: [image], parameters }, "/v2/models/head/infer");
+      const length = Number(answer.headers["inference-header-content-length"] ?? answer.body.length);
+      const { parameters: said } = JSON.parse(answer.body.subarray(0, length).toString()) as Answered;
+      return said.cached;
+    };
+    expect(await ask({ cache: false })).toBe(false);
+    expect(await ask({ cache: false, binary_data_output: true })).toBe(false);
+    await ask({});
+    expect(await ask({})).toBe(true);
+    expect(await ask({ binary_data_output: true })).toBe(true);
   });
 
   it("answers the outputs that were asked for, in their order", async () => {
     const answer = await infer({ ...DOUBLE, outputs: [{ name: "count" }, { name: "y" }] });
     expect(answer.json()).toMatchObject({ outputs: [{ name: "count" }, { name: "y" }] });
     expect((await infer({ ...DOUBLE, outputs: [{ name: "count" }] })).json()).toMatchObject({
-      outputs: [{ name: "count", data: [2] }],
+      outputs: [{ name: "count", data: [1] }],
     });
   });
 
@@ -101,9 +126,9 @@ describe("inference with JSON", () => {
     expect(byParameter.json()).toMatchObject({
       model_name: "double",
       outputs: [
-        { name: "double/y", data: [3, -4], parameters: { route: "double", revision: "double-1" } },
-        { name: "double/count", data: [2] },
-        { name: "negate/y", data: [-1.5, 2], parameters: { route: "negate", revision: "negate-1" } },
+        { name: "double/y", data: [3, -4], parameters: { route: "double", revision: revisions.double } },
+        { name: "double/count", data: [1] },
+        { name: "negate/y", data: [-1.5, 2], parameters: { route: "negate", revision: revisions.negate } },
       ],
     });
     const byOutput = await infer({ ...DOUBLE, outputs: [{ name: "negate/y" }, { name: "y" }] });
@@ -125,13 +150,16 @@ describe("inference with JSON", () => {
       sequence_id: 9,
       unheard: "of",
     };
-    const answer = await infer({ ...DOUBLE, parameters }, "/v2/models/double/versions/double-1/infer");
+    const answer = await infer(
+      { ...DOUBLE, parameters },
+      `/v2/models/double/versions/${revisions.double}/infer`,
+    );
     expect(answer.json()).toMatchObject({ parameters: { cached: false } });
     expect(at.service.requests.at(-1)).toMatchObject({
       key: "me",
       cache: false,
       timeout: 2500,
-      version: "double-1",
+      version: revisions.double,
     });
   });
 
@@ -167,7 +195,7 @@ describe("inference with JSON", () => {
     ["BYTES", "string", ["ä", ""]],
   ])("keeps %s as it is", async (datatype, name, data) => {
     expect((await echo(datatype, name, [2], data)).json()).toMatchObject({
-      outputs: [{ name, datatype, shape: [2], data }],
+      outputs: [{ name: `${name}_again`, datatype, shape: [2], data }],
     });
   });
 
@@ -175,20 +203,22 @@ describe("inference with JSON", () => {
     const body = (name: string, datatype: string, data: string) =>
       `{"id":"9007199254740993 \\" 1234567890123456","inputs":[{"name":"${name}","shape":[2],"datatype":"${datatype}","data":[${data}]}]}`;
     const signed = "-9223372036854775808,9007199254740993";
-    const answer = await send(at.url, "/v2/models/echo/infer", { body: body("int64", "INT64", signed) });
+    const answer = await send(at.url, "/v2/models/echo_int64/infer", {
+      body: body("int64", "INT64", signed),
+    });
     expect(answer.body.toString()).toContain(`"data":[${signed}]`);
     expect(answer.json()).toMatchObject({ id: '9007199254740993 " 1234567890123456' });
-    const unsigned = await send(at.url, "/v2/models/echo/infer", {
+    const unsigned = await send(at.url, "/v2/models/echo_uint64/infer", {
       body: body("uint64", "UINT64", '"18446744073709551615", 1'),
     });
     expect(unsigned.body.toString()).toContain('"data":[18446744073709551615,1]');
-    const fraction = await send(at.url, "/v2/models/echo/infer", {
+    const fraction = await send(at.url, "/v2/models/echo_float64/infer", {
       body: body("float64", "FP64", "0.1234567890123456789, 12345678901234567890e-3"),
     });
     expect(fraction.json()).toMatchObject({
       outputs: [{ data: ["0.1234567890123456789", "12345678901234567890e-3"].map(Number) }],
     });
-    const long = await send(at.url, "/v2/models/echo/infer", {
+    const long = await send(at.url, "/v2/models/echo_float32/infer", {
       body: body("float32", "FP32", "10000000000000000000, -10000000000000000000"),
     });
     expect(long.json()).toMatchObject({ outputs: [{ data: [1e19, -1e19].map(Math.fround) }] });
@@ -248,21 +278,21 @@ describe("binary tensor data", () => {
         { name: "count", parameters: { binary_data_size: 8 } },
       ],
     });
-    expect([...answer.body.subarray(length)]).toEqual([2, 0, 0, 0, 0, 0, 0, 0]);
+    expect([...answer.body.subarray(length)]).toEqual([1, 0, 0, 0, 0, 0, 0, 0]);
   });
 
   it("holds several inputs in their order, between inputs in JSON", async () => {
     const head = Buffer.from(
       JSON.stringify({
         inputs: [
-          { name: "uint32", shape: [2, 2], datatype: "UINT32", parameters: { binary_data_size: 16 } },
+          { name: "uint32", shape: [4], datatype: "UINT32", parameters: { binary_data_size: 16 } },
           { name: "int8", shape: [2], datatype: "INT8", data: [5, -5] },
           { name: "bool", shape: [3], datatype: "BOOL", parameters: { binary_data_size: 3 } },
         ],
       }),
     );
     const binary = Buffer.from([1, 0, 0, 0, 2, 0, 0, 0, 3, 0, 0, 0, 0, 0, 0, 128, 1, 0, 1]);
-    const answer = await send(at.url, "/v2/models/echo/infer", {
+    const answer = await send(at.url, "/v2/models/echo_several/infer", {
       body: Buffer.concat([head, binary]),
       headers: {
         "inference-header-content-length": String(head.length),
@@ -271,9 +301,9 @@ describe("binary tensor data", () => {
     });
     expect(answer.json()).toMatchObject({
       outputs: [
-        { name: "uint32", data: [1, 2, 3, 2147483648] },
-        { name: "int8", data: [5, -5] },
-        { name: "bool", data: [true, false, true] },
+        { name: "uint32_again", data: [1, 2, 3, 2147483648] },
+        { name: "int8_again", data: [5, -5] },
+        { name: "bool_again", data: [true, false, true] },
       ],
     });
   });
@@ -297,9 +327,9 @@ describe("the repository and statistics extensions", () => {
     const all = await send(at.url, "/v2/repository/index", { method: "POST" });
     expect(all.json()).toContainEqual({
       name: "kept",
-      version: "kept-1",
+      version: revisions.kept,
       state: "UNAVAILABLE",
-      reason: "unloaded",
+      reason: "kept in the store, without a route",
     });
     expect((await send(at.url, "/v2/repository/models/kept/load", { method: "POST" })).status).toBe(200);
     expect((await send(at.url, "/v2/models/kept/ready")).status).toBe(200);
@@ -315,9 +345,12 @@ describe("the repository and statistics extensions", () => {
   });
 
   it("loads a file in base64", async () => {
-    const body = { parameters: { config: "{}", "file:1/model.onnx": "AAEC/w==" } };
+    const file = Buffer.from(modelBytes(times(11)));
+    const body = { parameters: { config: "{}", "file:1/model.onnx": file.toString("base64") } };
     expect((await send(at.url, "/v2/repository/models/given/load", { body })).status).toBe(200);
-    expect(at.service.changes.at(-1)).toMatchObject({ what: "load", name: "given", data: [0, 1, 2, 255] });
+    expect((await infer(DOUBLE, "/v2/models/given/infer")).json()).toMatchObject({
+      outputs: [{ data: [16.5, -22] }],
+    });
     for (const wrong of [
       { "file:a": "AA*C" },
       { "file:a": 3 },
@@ -330,21 +363,34 @@ describe("the repository and statistics extensions", () => {
   });
 
   it("counts", async () => {
-    const one = await send(at.url, "/v2/models/double/versions/double-1/stats");
-    expect(one.json()).toMatchObject({
-      model_stats: [
-        {
-          name: "double",
-          last_inference: 1_700_000_000_000,
-          inference_stats: { success: { count: 3, ns: 300 }, compute_infer: { count: 1, ns: 17 } },
-          batch_stats: [{ batch_size: 8, compute_infer: { count: 1, ns: 17 } }],
-        },
-      ],
-    });
-    const all = (await send(at.url, "/v2/models/stats")).json() as { model_stats: unknown[] };
-    expect(all.model_stats.length).toBe(at.service.targets.size);
+    const path = `/v2/models/negate/versions/${revisions.negate}/stats`;
+    const inferences = async () => {
+      const { model_stats } = (await send(at.url, path)).json() as {
+        model_stats: {
+          name: string;
+          inference_count: number;
+          inference_stats: Record<string, { count: number; ns: number }>;
+          batch_stats: { batch_size: number; compute_infer: { count: number } }[];
+        }[];
+      };
+      return model_stats[0];
+    };
+    const before = (await inferences())?.inference_count ?? 0;
+    const start = Date.now();
+    const two = { inputs: [{ ...DOUBLE.inputs[0], shape: [2, 2], data: [1, 2, 3, 4] }] };
+    await infer({ ...two, parameters: { cache: false } }, "/v2/models/negate/infer");
+    const after = await inferences();
+    expect(after).toMatchObject({ name: "negate", inference_count: before + 2 });
+    expect(Number(Reflect.get(after ?? {}, "last_inference"))).toBeGreaterThanOrEqual(start);
+    expect(after?.batch_stats).toContainEqual(
+      expect.objectContaining({ batch_size: 2, compute_infer: expect.objectContaining({ count: 1 }) }),
+    );
+    for (const part of ["success", "queue", "compute_input", "compute_infer", "compute_output", "cache_miss"])
+      expect(after?.inference_stats[part]?.ns, part).toBeGreaterThan(0);
+    const all = (await send(at.url, "/v2/models/stats")).json() as { model_stats: { name: string }[] };
+    expect(all.model_stats.map(({ name }) => name)).toEqual(expect.arrayContaining(["double", "negate"]));
     const metrics = await send(at.url, "/metrics");
     expect(metrics.headers["content-type"]).toContain("text/plain; version=0.0.4");
-    expect(metrics.body.toString()).toContain("polyhead_requests_total");
+    expect(metrics.body.toString()).toContain('polyhead_requests_total{route="negate"');
   });
 });

@@ -8,9 +8,12 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { promisify } from "node:util";
 import { gzipSync } from "node:zlib";
+import sharp from "sharp";
 import { afterAll, beforeAll, describe, expect, it, vi } from "vitest";
 import { PolyheadError } from "../../../src/base/errors.js";
-import { DOUBLE, type Running, send, sendRaw, start, stopAll } from "./client.js";
+import { modelBytes } from "../../../src/onnx/write.js";
+import { times } from "../protocol-models.js";
+import { DOUBLE, everything, type Running, send, sendRaw, start, stopAll } from "./client.js";
 
 const INFER = "/v2/models/double/infer";
 const GATE = { inputs: DOUBLE.inputs };
@@ -18,7 +21,7 @@ const LIMITS = { bodyBytes: 10_000, uploadBytes: 20_000, controlBytes: 5000, ten
 let at: Running;
 let impatient: Running;
 beforeAll(async () => {
-  at = await start({ limits: LIMITS });
+  at = await start({ limits: LIMITS }, await everything());
   impatient = await start({ limits: LIMITS, timeouts: { headers: 1000, request: 1500 } });
 });
 afterAll(stopAll);
@@ -40,7 +43,7 @@ describe("many clients", () => {
     for (const [index, number] of numbers.entries()) {
       expect(answers[index]?.json()).toMatchObject({
         id: String(number),
-        outputs: [{ data: [2 * number, 2] }, {}],
+        outputs: [{ data: [2 * number, 2] }, { data: [1] }],
       });
     }
   });
@@ -263,7 +266,7 @@ describe("an unmodified client", () => {
       ).stdout;
     const json = async (...words: string[]): Promise<unknown> =>
       JSON.parse((await curl(...words)).toString());
-    const outputs = [{ data: [3, -4] }, { data: [2] }];
+    const outputs = [{ data: [3, -4] }, { data: [1] }];
     expect(await json(`${at.url}${INFER}`, "-d", JSON.stringify(DOUBLE))).toMatchObject({ outputs });
     const zipped = file("request.json.gz", gzipSync(JSON.stringify(DOUBLE)));
     expect(
@@ -285,22 +288,28 @@ describe("an unmodified client", () => {
         `@${binary}`,
       ),
     ).toMatchObject({ outputs });
-    const image = file("image.png", Uint8Array.of(1, 2, 3));
-    const classes = [{ label: "sum 6", index: 0, score: 1 }];
-    const sent = { routes: { double: { revision: "double-1", classes } } };
+    const pixels = sharp({ create: { width: 8, height: 6, channels: 3, background: "lime" } });
+    const image = file("image.png", await pixels.png().toBuffer());
+    const colour = "/v2/models/colour/infer";
+    const classes = [{ label: "green", index: 1, score: 1 }];
+    const sent = { routes: { colour: { revision: at.service.revisions.colour, classes } } };
     expect(
-      await json(`${at.url}${INFER}?top=1`, "-H", "Content-Type: image/png", "--data-binary", `@${image}`),
+      await json(`${at.url}${colour}?top=1`, "-H", "Content-Type: image/png", "--data-binary", `@${image}`),
     ).toMatchObject(sent);
-    expect(await json(`${at.url}${INFER}`, "-F", `image=@${image}`, "-F", "top=1")).toMatchObject(sent);
+    expect(await json(`${at.url}${colour}`, "-F", `image=@${image}`, "-F", "top=1")).toMatchObject(sent);
+    const model = file("model.onnx", modelBytes(times(10)));
     expect(
       await json(
         `${at.url}/polyhead/v1/models?route=curled`,
         "-H",
         "Content-Type: application/octet-stream",
         "--data-binary",
-        `@${image}`,
+        `@${model}`,
       ),
     ).toMatchObject({ route: "curled" });
+    expect(await json(`${at.url}/v2/models/curled/infer`, "-d", JSON.stringify(DOUBLE))).toMatchObject({
+      outputs: [{ data: [15, -20] }],
+    });
     rmSync(folder, { recursive: true });
   });
 });

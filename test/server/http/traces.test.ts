@@ -9,8 +9,7 @@ import {
   trace,
 } from "@opentelemetry/api";
 import { afterAll, expect, it } from "vitest";
-import { DOUBLE, send, start, stopAll } from "./client.js";
-import { FakeService } from "./fake-service.js";
+import { arithmetic, DOUBLE, send, start, stopAll } from "./client.js";
 
 afterAll(async () => {
   await stopAll();
@@ -66,13 +65,10 @@ it("spans cover requests from their head to their answer, and are active while t
   });
 
   const active: unknown[] = [];
-  class Watching extends FakeService {
-    override async infer(request: Parameters<FakeService["infer"]>[0]) {
-      active.push(trace.getActiveSpan()?.spanContext().spanId);
-      return super.infer(request);
-    }
-  }
-  const { url, service } = await start({}, new Watching());
+  const { url, service } = await start({}, await arithmetic());
+  service.before = () => {
+    active.push(trace.getActiveSpan()?.spanContext().spanId);
+  };
   await send(url, "/v2/models/double/infer", { body: DOUBLE, headers: { "x-request-id": "one" } });
   service.failure = new Error("broken");
   await send(url, "/v2/models/double/infer", { body: DOUBLE });
