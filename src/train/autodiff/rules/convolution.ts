@@ -33,16 +33,23 @@ function inputGradient(c: Context, dy: string, windows: Windows, group: number):
   const around = pads.map((size, place) => (reach[place % kernel.length] ?? 0) - size);
   if (strides.some((stride) => stride !== 1) || around.some((size) => size < 0))
     return spread(c, dy, c.x(1), windows, group);
-  const [filters = 1, own = 1] = c.shape(1);
-  const axes = kernel.map((_, axis) => axis + 2);
-  const list = (value: number) => c.builder.ints(axes.map(() => value));
-  const round = kernel.every((size) => size === 1)
-    ? c.x(1)
-    : c.builder.op("Slice", [c.x(1), list(-1), list(-(2 ** 31)), c.builder.ints(axes), list(-1)]);
-  const perGroup = c.builder.reshape(round, [group, filters / group, own, ...kernel]);
-  const turned = c.builder.transpose(perGroup, [0, 2, 1, ...axes.map((axis) => axis + 1)]);
-  const weights = c.builder.reshape(turned, [group * own, filters / group, ...kernel]);
+  const weights = turned(c, group);
   return c.op("Conv", [dy, weights], { kernel_shape: kernel, dilations, pads: around, group });
+}
+
+/**
+ * Weights turned round, filters and channels exchanged: [channels, filters / group, ...kernel]. In three steps of which
+ * each moves whole rows, or turns matrices; one general transposition takes several times as long.
+ */
+function turned(c: Context, group: number): string {
+  const [filters = 1, own = 1, ...kernel] = c.shape(1);
+  const [each, size] = [filters / group, elementCount(kernel)];
+  const outside = c.builder.transpose(c.builder.reshape(c.x(1), [group, each, own * size]), [0, 2, 1]);
+  const backwards = Array.from({ length: size }, (_, at) => size - 1 - at);
+  const places = c.builder.reshape(outside, [group * own, size, each]);
+  const round =
+    size === 1 ? places : c.builder.op("Gather", [places, c.builder.ints(backwards)], { axis: 1 });
+  return c.builder.reshape(c.builder.transpose(round, [0, 2, 1]), [group * own, each, ...kernel]);
 }
 
 const transposedConvolution: Rule = (c, dy) => {
@@ -96,12 +103,10 @@ function weightGradient(
     return c.builder.reshape(images === 1 ? each : c.sum(each, [0], false), [filters, channels, ...kernel]);
   }
   const own = channels / group;
-  if (strides.every((stride) => stride === 1) && elementCount(kernel) <= MOST_SHIFTS) {
-    if (group === 1 && channels >= LEAST_CHANNELS)
-      return productsOfShifts(c, [wide, wideShape], [narrow, narrowShape], windows);
-    if (own === 1 && filters === channels)
-      return sumsOfShifts(c, [wide, wideShape], [narrow, narrowShape], windows);
-  }
+  if (group === 1 && channels >= LEAST_CHANNELS && elementCount(kernel) <= MOST_SHIFTS)
+    return productsOfShifts(c, [wide, wideShape], [narrow, narrowShape], windows);
+  if (own === 1 && filters === channels)
+    return perChannel(c, [wide, wideShape], [narrow, narrowShape], windows);
   const spatial = sizes.map((_, axis) => axis + 3);
   // Channels of one group become images, images become channels, group by group.
   const turnedWide = c.builder.reshape(
@@ -138,15 +143,19 @@ const MOST_SHIFTS = 49;
 const LEAST_CHANNELS = 16;
 
 /** The wide side as each element of the kernel meets it, padding included: one piece for each. */
-function shifts(c: Context, padded: string, places: Shape, { kernel, dilations }: Windows): string[] {
-  const axes = c.builder.ints(places.map((_, axis) => axis + 2));
+function shifts(c: Context, padded: string, places: Shape, windows: Windows): string[] {
+  const { kernel, strides, dilations } = windows;
+  const lists = [
+    places.map((_, axis) => axis + 2),
+    ...(strides.every((each) => each === 1) ? [] : [strides]),
+  ];
   return Array.from({ length: elementCount(kernel) }, (_, at) => {
     const offsets = kernel.map((size, axis) => {
       const inner = elementCount(kernel.slice(axis + 1));
       return (Math.floor(at / inner) % size) * (dilations[axis] ?? 1);
     });
-    const ends = offsets.map((offset, axis) => offset + (places[axis] ?? 1));
-    return c.builder.op("Slice", [padded, c.builder.ints(offsets), c.builder.ints(ends), axes]);
+    const ends = offsets.map((offset, axis) => offset + ((places[axis] ?? 1) - 1) * (strides[axis] ?? 1) + 1);
+    return c.builder.op("Slice", [padded, ...[offsets, ends, ...lists].map((each) => c.builder.ints(each))]);
   });
 }
 
@@ -166,7 +175,7 @@ function productsOfShifts(
   const perm = [1, 0, ...places.map((_, axis) => axis + 2)];
   const met = images * elementCount(places);
   const left = c.builder.reshape(c.builder.transpose(narrow, perm), [filters, met]);
-  const all = c.builder.transpose(padded(c, wide, windows), perm);
+  const all = padded(c, c.builder.transpose(wide, perm), windows);
   const products = shifts(c, all, places, windows).map((piece) => {
     const right = c.builder.reshape(piece, [channels, met]);
     return c.builder.reshape(c.op("Gemm", [left, right], { transB: 1 }), [filters, channels, 1]);
@@ -175,20 +184,29 @@ function productsOfShifts(
   return c.builder.reshape(joined, [filters, channels, ...windows.kernel]);
 }
 
-/** The same for one channel a filter, where the product is a sum. */
-function sumsOfShifts(
+/** One channel a filter: each channel of each image is convolved with its dy, and images are added. */
+function perChannel(
   c: Context,
-  [wide, [, channels = 1]]: readonly [string, Shape],
+  [wide, wideShape]: readonly [string, Shape],
   [narrow, narrowShape]: readonly [string, Shape],
-  windows: Windows,
+  { kernel, strides, dilations, pads, rest }: Windows,
 ): string {
+  const [images = 1, channels = 1, ...sizes] = wideShape;
   const places = narrowShape.slice(2);
-  const axes = [0, ...places.map((_, axis) => axis + 2)];
-  const sums = shifts(c, padded(c, wide, windows), places, windows).map((piece) =>
-    c.builder.reshape(c.sum(c.mul(piece, narrow), axes, false), [channels, 1]),
+  const made = c.op(
+    "Conv",
+    [
+      c.builder.reshape(wide, [1, images * channels, ...sizes]),
+      c.builder.reshape(narrow, [images * channels, 1, ...places]),
+    ],
+    { kernel_shape: places, strides: dilations, dilations: strides, pads, group: images * channels },
   );
-  const joined = c.builder.op("Concat", sums, { axis: 1 });
-  return c.builder.reshape(joined, [channels, 1, ...windows.kernel]);
+  const cropped = kernel.reduce(
+    (value, size, axis) =>
+      (rest[axis] ?? 0) < (dilations[axis] ?? 1) ? value : c.builder.slice(value, axis + 2, 0, size),
+    made,
+  );
+  return c.sum(c.builder.reshape(cropped, [images, channels, 1, ...kernel]), [0], false);
 }
 
 /** Rules of the standard operator set. */
