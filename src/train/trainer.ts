@@ -5,9 +5,12 @@
  */
 import { PolyheadError } from "../base/errors.js";
 import { modelBytes } from "../onnx/write.js";
+import { openModelOn } from "../runtime/open-model.js";
 import type { Handle, Runtime } from "../runtime/runtime.js";
 import { elementCount, formatShape, type Shape, sameShape } from "../tensor/shape.js";
 import { float32, type Tensor } from "../tensor/tensor.js";
+import { blockWidth } from "./block-width.js";
+import { blockedLayout } from "./blocked-layout.js";
 import { type TargetTerm, targetName } from "./gradients.js";
 import { withLoss } from "./losses.js";
 import { stepScalars } from "./optimizers.js";
@@ -61,6 +64,7 @@ export class Trainer {
   readonly #key = `trainer ${++trainers}`;
   readonly #sessions = new Map<string, Promise<Session>>();
   readonly #kept = new Map<string, Handle>();
+  #blockWidth: Promise<number | undefined> | undefined;
   #steps: number;
 
   /** @throws PolyheadError INVALID_ARGUMENT for a runtime of several workers, NOT_FOUND for unknown parameters */
@@ -231,7 +235,10 @@ export class Trainer {
     const open = async (): Promise<Session> => {
       const built = build();
       const { threads = 1 } = this.#options;
-      const bytes = () => modelBytes(built.model);
+      this.#blockWidth ??= blockWidth(openModelOn(this.#runtime));
+      const width = await this.#blockWidth;
+      const model = width === undefined ? built.model : blockedLayout(built.model, width);
+      const bytes = () => modelBytes(model);
       const settings = { threads, memoryPattern: false };
       return { ...built, handle: await this.#runtime.acquire(`${this.#key} ${key}`, bytes, settings) };
     };

@@ -1,0 +1,278 @@
+/**
+ * Convolutions in the layout that ONNX Runtime itself prefers on processors with wide vectors: channels in blocks, and
+ * the channels of a block side by side in memory (its operator set `com.microsoft.nchwc`). The runtime rewrites
+ * models so while it loads them, but only where weights are constants, which they are not while they are trained.
+ * So the step's graph is rewritten here: convolutions, what is done element by element between them, and the
+ * borders to everything else. `block-width.ts` decides whether this is done.
+ */
+import { withGraph } from "../onnx/extract.js";
+import { GraphIndex, reads } from "../onnx/graph.js";
+import {
+  type Attribute,
+  attribute,
+  copyOf,
+  float,
+  graph,
+  intAttribute,
+  type Model,
+  model as modelOf,
+  type Node,
+  node as newNode,
+  opsetVersion,
+  type ValueType,
+  valueInfo,
+} from "../onnx/model.js";
+import { inferValues } from "../onnx/shapes.js";
+import { elementCount, isConcrete, type Shape, sameShape } from "../tensor/shape.js";
+import { Builder, LEAST_OPSET } from "./autodiff/builder.js";
+
+/** The runtime's operator set for its layout. */
+const DOMAIN = "com.microsoft.nchwc";
+
+/** Operators that do the same to every element, so that the order of elements is nothing to them. */
+const ELEMENTWISE = new Set([
+  ...["Abs", "Add", "And", "Cast", "Celu", "Clip", "Div", "Elu", "Equal", "Erf", "Exp", "Gelu", "Greater"],
+  ...["GreaterOrEqual", "HardSigmoid", "HardSwish", "LeakyRelu", "Less", "LessOrEqual", "Log", "Max", "Min"],
+  ...["Mul", "Neg", "Not", "Or", "Pow", "Reciprocal", "Relu", "Selu", "Sigmoid", "Sign", "Softplus", "Sqrt"],
+  ...["Sub", "Sum", "Tanh", "ThresholdedRelu", "Where"],
+]);
+
+/** The function that takes four channels into one block; its output `y` shows how wide a block is. */
+export function reorderModel(): Model {
+  const reorder = newNode("ReorderInput", ["x"], ["y"]);
+  reorder.domain = DOMAIN;
+  const [inputs, outputs] = [[valueInfo("x", "float32", [1, 4, 1, 1])], [valueInfo("y", "float32")]];
+  return withDomain(modelOf(graph("reorder", { nodes: [reorder], inputs, outputs, weights: [] })));
+}
+
+/**
+ * The same function with its float32 convolutions over images in blocked layout, where channels fill whole blocks.
+ * @param model shapes known; what has no known shape keeps its layout
+ * @param width channels in a block
+ */
+export function blockedLayout(model: Model, width: number): Model {
+  return new Rewriting(model, width).done();
+}
+
+function withDomain(model: Model): Model {
+  const sets = model.opsetImport.flatMap((each, place) =>
+    place === 0 ? [each, copyOf(each, { domain: DOMAIN, version: 1n })] : [each],
+  );
+  return copyOf(model, { opsetImport: sets });
+}
+
+/** One pass over a graph, node by node in running order. */
+class Rewriting {
+  readonly #model: Model;
+  readonly #width: number;
+  readonly #index: GraphIndex;
+  readonly #types: ReadonlyMap<string, ValueType>;
+  readonly #constants: ReadonlyMap<string, readonly number[]>;
+  readonly #builder: Builder;
+  /** Values that exist in blocks, and under which names. */
+  readonly #blocked = new Map<string, string>();
+  /** Those of them that do not exist in the usual layout so far. */
+  readonly #onlyBlocked = new Set<string>();
+  /** Activations that are part of a convolution. */
+  readonly #done = new Set<Node>();
+
+  constructor(model: Model, width: number) {
+    this.#model = model;
+    this.#width = width;
+    this.#index = new GraphIndex(model.graph);
+    const { types, constants } = inferValues(model);
+    this.#types = types;
+    this.#constants = constants;
+    const taken = [...types.keys(), ...this.#index.producers.keys()];
+    this.#builder = new Builder(opsetVersion(model) ?? LEAST_OPSET, taken, "blocked");
+  }
+
+  done(): Model {
+    for (const node of this.#index.order) if (!this.#done.has(node)) this.#rewrite(node);
+    for (const name of this.#index.outputNames) this.#usual(name);
+    if (this.#blocked.size === 0) return this.#model;
+    const main = copyOf(this.#model.graph, {
+      node: this.#builder.nodes,
+      initializer: [...this.#model.graph.initializer, ...this.#builder.weights],
+    });
+    return withGraph(withDomain(this.#model), main);
+  }
+
+  #rewrite(node: Node): void {
+    if (node.domain === "") {
+      if (this.#convolution(node) || this.#elementwise(node) || this.#joined(node)) return;
+      if (this.#sumPerChannel(node)) return;
+    }
+    for (const name of reads(node)) this.#usual(name);
+    this.#builder.nodes.push(node);
+  }
+
+  #convolution(node: Node): boolean {
+    const [x = "", weights = "", bias = ""] = node.input;
+    const [y = ""] = node.output;
+    if (node.opType !== "Conv" || this.#types.get(x)?.dtype !== "float32") return false;
+    const [from, to, kernel] = [x, y, weights].map((name) => this.#shape(name));
+    if (from?.length !== 4 || !to || !kernel) return false;
+    const [filters = 1, own = 1, ...window] = kernel;
+    const width = this.#width;
+    const group = intAttribute(node, "group", 1);
+    const isDepthwise = group > 1 && group === filters && own === 1;
+    const isFirst = group === 1 && own < width;
+    const isWhole = group === 1 && own % width === 0;
+    if (filters % width !== 0 || !(isDepthwise || isFirst || isWhole)) return false;
+    // Gradients with respect to weights have images in the place of kernels, for which the layout was not made.
+    if (!isDepthwise && window.some((size, axis) => size > (to[axis + 2] ?? 0))) return false;
+    const inputs = [
+      isFirst ? this.#usual(x) : this.#inBlocks(x),
+      isDepthwise ? this.#inBlocks(weights) : this.#filters(weights, kernel, isFirst),
+      ...(bias === "" ? [] : [this.#usual(bias)]),
+    ];
+    const activation = this.#activation(y);
+    const made = this.#own("Conv", inputs, [...node.attribute, ...(activation?.attributes ?? [])]);
+    this.#keep(activation?.output ?? y, made);
+    return true;
+  }
+
+  /** The only reader of a value, where a convolution can do its work as well. */
+  #activation(value: string): { output: string; attributes: Attribute[] } | undefined {
+    const [reader, ...others] = this.#index.consumers.get(value) ?? [];
+    if (!reader || others.length > 0 || reader.domain !== "" || this.#index.outputNames.includes(value))
+      return undefined;
+    const attributes = this.#activationOf(reader);
+    if (!attributes) return undefined;
+    this.#done.add(reader);
+    return { output: reader.output[0] ?? "", attributes };
+  }
+
+  #activationOf({ opType, input }: Node): Attribute[] | undefined {
+    if (opType === "Relu") return [attribute("activation", "Relu")];
+    if (opType !== "Clip") return undefined;
+    const [low, high] = input.slice(1).map((bound) => this.#constants.get(bound)?.[0]);
+    if (low === undefined || high === undefined) return undefined;
+    return [attribute("activation", "Clip"), attribute("activation_params", float([low, high]))];
+  }
+
+  /**
+   * Weights over all channels, as the runtime has them: blocks of filters outside, then blocks of channels, places,
+   * the channels of a block, and the filters of a block inside. With few channels there is one block of them.
+   */
+  #filters(weights: string, shape: Shape, isFirst: boolean): string {
+    const [filters = 1, ...rest] = shape;
+    const given = this.#usual(weights);
+    const inner = isFirst ? given : this.#own("ReorderInput", [given]);
+    const rows = this.#builder.reshape(inner, [filters / this.#width, this.#width, elementCount(rest)]);
+    return this.#builder.reshape(this.#builder.transpose(rows, [0, 2, 1]), shape);
+  }
+
+  /** Operands of one shape, or single numbers. One in blocks is enough: taking the others there costs one pass. */
+  #elementwise(node: Node): boolean {
+    const [y = ""] = node.output;
+    const shape = this.#shape(y);
+    const names = node.input.filter((name) => name !== "");
+    if (!ELEMENTWISE.has(node.opType) || !shape || !names.some((name) => this.#blocked.has(name)))
+      return false;
+    const isSingle = (name: string) => elementCount(this.#shape(name) ?? [0]) === 1;
+    const fits = (name: string) =>
+      isSingle(name) ||
+      (sameShape(this.#shape(name) ?? [], shape) &&
+        (this.#blocked.has(name) || this.#types.get(name)?.dtype === "float32"));
+    if (!names.every(fits)) return false;
+    const input = node.input.map((name) => {
+      if (name === "") return "";
+      return isSingle(name) ? this.#usual(name) : this.#inBlocks(name);
+    });
+    this.#write(node, input);
+    return true;
+  }
+
+  /** Images and channels taken as channels of one image, or back. */
+  #joined(node: Node): boolean {
+    const [x = "", sizes = ""] = node.input;
+    const [from, to] = [this.#shape(x), this.#shape(node.output[0] ?? "")];
+    if (node.opType !== "Reshape" || !this.#blocked.has(x) || from?.length !== 4 || to?.length !== 4)
+      return false;
+    if (!sameShape(from.slice(2), to.slice(2))) return false;
+    this.#write(node, [this.#inBlocks(x), sizes]);
+    return true;
+  }
+
+  /** The gradient of a bias: first over places, then over images. */
+  #sumPerChannel(node: Node): boolean {
+    const [x = "", axes = ""] = node.input;
+    const shape = this.#shape(x);
+    if (node.opType !== "ReduceSum" || !this.#blocked.has(x) || !shape) return false;
+    if (intAttribute(node, "keepdims", 1) !== 0 || this.#constants.get(axes)?.join() !== "0,2,3")
+      return false;
+    const [images = 1, channels = 1, ...sizes] = shape;
+    const rows = [(images * channels) / this.#width, elementCount(sizes), this.#width];
+    const inRows = this.#builder.reshape(this.#inBlocks(x), rows);
+    const perImage = this.#builder.reduce("ReduceSum", inRows, [1], false);
+    const inputs = [this.#builder.reshape(perImage, [images, channels]), this.#builder.ints([0])];
+    this.#builder.nodes.push(newNode("ReduceSum", inputs, node.output, { keepdims: 0 }));
+    return true;
+  }
+
+  /** The node with other inputs; its output is in blocks. */
+  #write(node: Node, input: string[]): void {
+    const name = this.#builder.name(node.opType);
+    this.#builder.nodes.push(copyOf(node, { name, input, output: [name] }));
+    this.#keep(node.output[0] ?? "", name);
+  }
+
+  #keep(value: string, blocked: string): void {
+    this.#blocked.set(value, blocked);
+    this.#onlyBlocked.add(value);
+  }
+
+  /** The name of a value once it is there in the usual layout. */
+  #usual(value: string): string {
+    const blocked = this.#blocked.get(value);
+    if (blocked === undefined || !this.#onlyBlocked.delete(value)) return value;
+    const [images = 1, channels = 1, ...sizes] = this.#shape(value) ?? [];
+    if (this.#types.get(value)?.dtype === "float32" && channels % this.#width === 0) {
+      this.#own("ReorderOutput", [blocked], [attribute("channels", channels)], value);
+      return value;
+    }
+    const blocks = [(images * channels) / this.#width, ...sizes, this.#width];
+    const turned = this.#builder.transpose(this.#builder.reshape(blocked, blocks), [0, 3, 1, 2]);
+    const shape = this.#builder.ints([images, channels, ...sizes]);
+    this.#builder.nodes.push(newNode("Reshape", [turned, shape], [value]));
+    return value;
+  }
+
+  /** The name of a value in blocks. Its blocks go on from image to image, where only all channels together fill some. */
+  #inBlocks(value: string): string {
+    const known = this.#blocked.get(value);
+    if (known !== undefined) return known;
+    const shape = this.#shape(value) ?? [];
+    const [images = 1, channels = 1, ...sizes] = shape;
+    const name =
+      channels % this.#width === 0
+        ? this.#own("ReorderInput", [value])
+        : this.#builder.reshape(
+            this.#own("ReorderInput", [this.#builder.reshape(value, [1, images * channels, ...sizes])]),
+            shape,
+          );
+    this.#blocked.set(value, name);
+    return name;
+  }
+
+  /** Adds a node of the runtime's own operator set. */
+  #own(
+    opType: string,
+    inputs: readonly string[],
+    attributes: readonly Attribute[] = [],
+    output = this.#builder.name(opType),
+  ): string {
+    const made = newNode(opType, inputs, [output]);
+    made.domain = DOMAIN;
+    made.attribute = [...attributes];
+    this.#builder.nodes.push(made);
+    return output;
+  }
+
+  #shape(name: string): Shape | undefined {
+    const shape = this.#types.get(name)?.shape;
+    return shape && isConcrete(shape) ? shape : undefined;
+  }
+}
