@@ -92,7 +92,7 @@ function weightGradient(
 ): string {
   const [images = 1, channels = 1, ...sizes] = wideShape;
   const [, filters = 1, ...places] = narrowShape;
-  const { kernel, strides, dilations, pads, rest } = windows;
+  const { kernel, strides, dilations, pads } = windows;
   const isPointwise = kernel.every((size) => size === 1) && pads.every((size) => size === 0);
   if (isPointwise && group === 1) {
     const area = elementCount(places);
@@ -121,12 +121,16 @@ function weightGradient(
     pads,
     group,
   });
-  const cropped = kernel.reduce(
+  return c.builder.transpose(withoutRest(c, made, windows), [1, 0, ...sizes.map((_, axis) => axis + 2)]);
+}
+
+/** Elements of kernels only: where the wide side has a rest, one element more may have been made. */
+function withoutRest(c: Context, made: string, { kernel, dilations, rest }: Windows): string {
+  return kernel.reduce(
     (value, size, axis) =>
       (rest[axis] ?? 0) < (dilations[axis] ?? 1) ? value : c.builder.slice(value, axis + 2, 0, size),
     made,
   );
-  return c.builder.transpose(cropped, [1, 0, ...sizes.map((_, axis) => axis + 2)]);
 }
 
 /** What windows of one element meet. */
@@ -189,8 +193,9 @@ function perChannel(
   c: Context,
   [wide, wideShape]: readonly [string, Shape],
   [narrow, narrowShape]: readonly [string, Shape],
-  { kernel, strides, dilations, pads, rest }: Windows,
+  windows: Windows,
 ): string {
+  const { kernel, strides, dilations, pads } = windows;
   const [images = 1, channels = 1, ...sizes] = wideShape;
   const places = narrowShape.slice(2);
   const made = c.op(
@@ -201,12 +206,11 @@ function perChannel(
     ],
     { kernel_shape: places, strides: dilations, dilations: strides, pads, group: images * channels },
   );
-  const cropped = kernel.reduce(
-    (value, size, axis) =>
-      (rest[axis] ?? 0) < (dilations[axis] ?? 1) ? value : c.builder.slice(value, axis + 2, 0, size),
-    made,
+  return c.sum(
+    c.builder.reshape(withoutRest(c, made, windows), [images, channels, 1, ...kernel]),
+    [0],
+    false,
   );
-  return c.sum(c.builder.reshape(cropped, [images, channels, 1, ...kernel]), [0], false);
 }
 
 /** Rules of the standard operator set. */
