@@ -35,7 +35,8 @@ interface Recipe {
 /** A segment with its session. */
 export interface PlannedSegment {
   readonly segment: Segment;
-  /** Names what it computes; segments of equal keys have equal recipes. */
+  /** All that it computes, spelled out, and a name for that; segments of equal names have equal recipes. */
+  readonly spelling: string;
   readonly key: string;
   readonly byRow: boolean;
   readonly recipe: Recipe;
@@ -62,8 +63,8 @@ export class Plan {
     readonly constants: ReadonlyMap<Identity, Tensor>,
   ) {
     this.#segments = segments;
-    const borders = segments.flatMap(({ segment }) => segment.inputs);
-    this.#rowless = new Set(borders.filter((value) => !isListOfRows(value, sources)));
+    const borders = new Set(segments.flatMap(({ segment }) => segment.inputs));
+    this.#rowless = new Set([...borders].filter((value) => !isListOfRows(value, sources)));
     for (const each of segments) for (const value of each.segment.outputs) this.#makers.set(value, each);
   }
 
@@ -88,19 +89,22 @@ export class Plan {
       })),
     );
     const single = singleRowNodes(sources);
-    const known = new Map((previous ? previous.#segments : []).map((each) => [each.key, each.recipe]));
+    const known = new Map((previous ? previous.#segments : []).map((each) => [each.spelling, each]));
     const planned: PlannedSegment[] = [];
     try {
       for (const segment of segments) {
         const byRow = segment.nodes.some(({ key }) => single.has(key));
-        const key = keyOf(segment, byRow);
-        const recipe = known.get(key) ?? recipeFor(segment, key, sources, heavy);
+        const spelling = spelled(segment, byRow);
+        // Most segments are those of the plan before; to name them again takes longer than all else.
+        const same = known.get(spelling);
+        const key = same?.key ?? bytesToHex(sha256(new TextEncoder().encode(spelling)));
+        const recipe = same?.recipe ?? recipeFor(segment, key, sources, heavy);
         const isNew = !runtime.has(recipe.sessionKey);
         const session = await runtime.acquire(recipe.sessionKey, recipe.model, recipe.options);
         const kept = [...recipe.weights].map(
           ([input, value]) => [input, runtime.keep(`${key} ${input}`, value)] as const,
         );
-        const made = { segment, key, byRow, recipe, session, kept };
+        const made = { segment, spelling, key, byRow, recipe, session, kept };
         planned.push(made);
         if (isNew) await warmUp(made, sources, runtime);
       }
@@ -253,10 +257,9 @@ function isHeavy(segment: Segment): boolean {
   return segment.nodes.filter(({ node }) => HEAVY.has(node.opType)).length > 2;
 }
 
-/** Names what a session computes; equal keys are equal sessions. */
-function keyOf(segment: Segment, byRow: boolean): string {
-  const parts = [segment.nodes.map(({ key }) => key), segment.inputs, segment.outputs, byRow];
-  return bytesToHex(sha256(new TextEncoder().encode(JSON.stringify(parts))));
+/** What a session computes; equal ones are equal sessions. */
+function spelled(segment: Segment, byRow: boolean): string {
+  return JSON.stringify([segment.nodes.map(({ key }) => key), segment.inputs, segment.outputs, byRow]);
 }
 
 /** One run on zeros; left out where an input's shape is not known, or where it may hold sizes, which cannot be 0. */

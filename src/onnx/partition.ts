@@ -130,6 +130,7 @@ function nodesFor(values: Iterable<Identity>, nodes: readonly CanonicalNode[]): 
   return found.reverse();
 }
 
+/** Heads share the graph of their backbone, which is looked through once. */
 function* weightIdentities(members: readonly PartitionMember[]): Generator<Identity> {
-  for (const { graphs } of members) for (const { weights } of graphs) yield* weights.keys();
+  for (const { weights } of new Set(members.flatMap(({ graphs }) => graphs))) yield* weights.keys();
 }

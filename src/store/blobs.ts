@@ -1,5 +1,6 @@
 /** Content named by its digest, in `blobs/sha256`: written once, never changed, checked whenever it is read. */
 import { createHash } from "node:crypto";
+import { fstatSync } from "node:fs";
 import { lstat, readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { PolyheadError } from "../base/errors.js";
@@ -74,7 +75,7 @@ export class BlobStore {
     const file = await openRegular(this.path(digest));
     if (!file) throw missing(digest);
     try {
-      const { size: length } = await file.stat();
+      const { size: length } = fstatSync(file.fd);
       if (length !== size) throw altered(digest, `has ${length} bytes; expected ${size}`);
       const bytes = await readExactly(file, hexOf(digest), 0, size);
       const got = digestOf([bytes]);
@@ -109,9 +110,10 @@ export class BlobStore {
     const hash = createHash("sha256");
     let length = 0;
     try {
-      const buffer = new Uint8Array(STEP);
+      // One byte more than there should be, so that a longer file is found out.
+      const buffer = new Uint8Array(Math.min(STEP, size + 1));
       for (;;) {
-        const { bytesRead } = await file.read(buffer, 0, STEP, length);
+        const { bytesRead } = await file.read(buffer, 0, buffer.length, length);
         if (bytesRead === 0) break;
         hash.update(buffer.subarray(0, bytesRead));
         length += bytesRead;

@@ -19,6 +19,9 @@ import {
 } from "./oci.js";
 import { type KnownRoutes, type RoutesArtifact, readRoutes, type StoredRoutes } from "./stored-routes.js";
 
+/** What manifests of models say, which never changes: every new index lists nearly all the same. */
+const STORED = new WeakMap<Manifest, StoredModel>();
+
 /** What was read and checked: it cannot change. What old indexes list is dropped when a new one is read. */
 export interface Known extends KnownRoutes {
   readonly manifests: Map<Digest, Manifest>;
@@ -82,7 +85,8 @@ export async function readListing(blobs: BlobStore, index: ImageIndex, known: Kn
         known.manifests.get(entry.digest) ?? parseManifest(await blobs.read(entry, MANIFEST_LIMIT), what);
       known.manifests.set(entry.digest, manifest);
       if (manifest.artifactType === MEDIA_TYPE.model) {
-        const stored = storedModel(manifest, what);
+        const stored = STORED.get(manifest) ?? storedModel(manifest, what);
+        STORED.set(manifest, stored);
         revisions.set(entry, stored.revision);
         if (!models.has(stored.revision)) models.set(stored.revision, stored);
       } else if (manifest.artifactType === MEDIA_TYPE.routes) {

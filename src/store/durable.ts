@@ -4,7 +4,7 @@
  * than the caller expects. Windows cannot flush folders; there the last names may be lost with the power, not more.
  */
 import { randomUUID } from "node:crypto";
-import { closeSync, constants, fsync, openSync } from "node:fs";
+import { closeSync, constants, fstatSync, fsync, openSync } from "node:fs";
 import { type FileHandle, open, rename, rm } from "node:fs/promises";
 import { basename, dirname, join } from "node:path";
 import { promisify } from "node:util";
@@ -102,7 +102,8 @@ export async function openRegular(path: string): Promise<FileHandle | undefined>
     if (reason === "ENOENT") return undefined;
     throw unreadable(path, reason === "ELOOP" ? "it is a symbolic link" : reason);
   }
-  if ((await file.stat()).isFile()) return file;
+  // What an open file is costs no look at the disk, but another thread would.
+  if (fstatSync(file.fd).isFile()) return file;
   await file.close();
   throw unreadable(path, "it is not a file");
 }
@@ -117,7 +118,7 @@ export async function readRegular(path: string, limit: number): Promise<Uint8Arr
   const file = await openRegular(path);
   if (!file) return undefined;
   try {
-    const { size } = await file.stat();
+    const { size } = fstatSync(file.fd);
     if (size > limit) {
       throw new PolyheadError(
         "LIMIT_EXCEEDED",
