@@ -36,31 +36,37 @@ interface Group {
   readonly nodes: CanonicalNode[];
 }
 
+/** A node and the group that it is in, by its place; changed with every member that needs it. */
+interface Place {
+  readonly node: CanonicalNode;
+  group: number;
+}
+
 /** The segments of a set of members, each after those it reads. */
 export function partition(members: readonly PartitionMember[]): Segment[] {
-  const nodes = new Map<string, CanonicalNode>();
   // Each member splits the groups that it needs a part of: what it needs goes to a new group, which it joins.
-  const groupOf = new Map<string, number>();
+  const places = new Map<string, Place>();
   const groups: Group[] = [{ usedBy: [], nodes: [] }];
-  members.forEach((member, place) => {
-    const split = new Map<number, number>();
+  members.forEach((member, at) => {
+    const split: (number | undefined)[] = [];
     for (const node of member.needed ?? neededNodes(member.graphs, member.outputs)) {
-      const before = groupOf.get(node.key) ?? 0;
-      if (before === 0) nodes.set(node.key, node);
-      // Two graphs of one member may hold the same node.
-      if (groups[before]?.usedBy.at(-1) === place) continue;
-      let after = split.get(before);
-      if (after === undefined) {
-        after = groups.push({ usedBy: [...(groups[before]?.usedBy ?? []), place], nodes: [] }) - 1;
-        split.set(before, after);
+      let place = places.get(node.key);
+      if (!place) {
+        place = { node, group: 0 };
+        places.set(node.key, place);
       }
-      groupOf.set(node.key, after);
+      const usedBy = groups[place.group]?.usedBy ?? [];
+      // Two graphs of one member may hold the same node.
+      if (usedBy.at(-1) === at) continue;
+      const group = split[place.group] ?? groups.push({ usedBy: [...usedBy, at], nodes: [] }) - 1;
+      split[place.group] = group;
+      place.group = group;
     }
   });
   const constants: CanonicalNode[] = [];
-  for (const same of sameComputations(nodes.values())) {
+  for (const same of sameComputations([...places.values()].map(({ node }) => node))) {
     const node = oneNode(same);
-    if (node.varies) groupFor(same, groups, groupOf)?.nodes.push(node);
+    if (node.varies) groupFor(same, groups, places)?.nodes.push(node);
     else constants.push(node);
   }
   const ordered = groups
@@ -92,9 +98,9 @@ export function partition(members: readonly PartitionMember[]): Segment[] {
 function groupFor(
   same: readonly CanonicalNode[],
   groups: Group[],
-  groupOf: ReadonlyMap<string, number>,
+  places: ReadonlyMap<string, Place>,
 ): Group | undefined {
-  const own = new Set(same.map(({ key }) => groups[groupOf.get(key) ?? 0]));
+  const own = new Set(same.map(({ key }) => groups[places.get(key)?.group ?? 0]));
   const [first, ...others] = own;
   if (others.length === 0) return first;
   const users = new Set([...own].flatMap((each) => each?.usedBy ?? []));
