@@ -4,48 +4,36 @@
  */
 import { Command } from "commander";
 import { manifest } from "./manifest.js";
-import { addAdapt } from "./verbs/adapt.js";
-import { addDemo } from "./verbs/demo.js";
-import { addDoctor } from "./verbs/doctor.js";
-import { addGrad } from "./verbs/grad.js";
-import { addHeads } from "./verbs/heads.js";
-import { addImport } from "./verbs/import.js";
-import { addInspect } from "./verbs/inspect.js";
-import { addJoin } from "./verbs/join.js";
-import { addPlan } from "./verbs/plan.js";
-import { addRun } from "./verbs/run.js";
-import { addServe } from "./verbs/serve.js";
-import { addShare } from "./verbs/share.js";
-import { addSplit } from "./verbs/split.js";
-import { addSwitch } from "./verbs/switch.js";
-import { addTeach } from "./verbs/teach.js";
-import { addTune } from "./verbs/tune.js";
-import { addUpgrade } from "./verbs/upgrade.js";
 
-/** Each adds one verb; in the order of the help. */
-const VERBS: readonly ((program: Command) => void)[] = [
-  addDemo,
-  addInspect,
-  addImport,
-  addSplit,
-  addJoin,
-  addShare,
-  addRun,
-  addTeach,
-  addAdapt,
-  addPlan,
-  addUpgrade,
-  addTune,
-  addGrad,
-  addServe,
-  addHeads,
-  addSwitch,
-  addDoctor,
-];
+/**
+ * What adds each verb, in the order of the help. A verb is loaded when it is called, since all of them together take longer
+ * to load than many need to do their work; for help and for names that are no verb, all are.
+ */
+const VERBS: Readonly<Record<string, () => Promise<(program: Command) => void>>> = {
+  demo: async () => (await import("./verbs/demo.js")).addDemo,
+  inspect: async () => (await import("./verbs/inspect.js")).addInspect,
+  import: async () => (await import("./verbs/import.js")).addImport,
+  split: async () => (await import("./verbs/split.js")).addSplit,
+  join: async () => (await import("./verbs/join.js")).addJoin,
+  share: async () => (await import("./verbs/share.js")).addShare,
+  run: async () => (await import("./verbs/run.js")).addRun,
+  teach: async () => (await import("./verbs/teach.js")).addTeach,
+  adapt: async () => (await import("./verbs/adapt.js")).addAdapt,
+  plan: async () => (await import("./verbs/plan.js")).addPlan,
+  upgrade: async () => (await import("./verbs/upgrade.js")).addUpgrade,
+  tune: async () => (await import("./verbs/tune.js")).addTune,
+  grad: async () => (await import("./verbs/grad.js")).addGrad,
+  serve: async () => (await import("./verbs/serve.js")).addServe,
+  heads: async () => (await import("./verbs/heads.js")).addHeads,
+  switch: async () => (await import("./verbs/switch.js")).addSwitch,
+  doctor: async () => (await import("./verbs/doctor.js")).addDoctor,
+};
 
 const program = new Command("polyhead").description(manifest.description).version(manifest.version);
 program.showHelpAfterError("(see polyhead --help)").exitOverride((error) => {
   process.exit(error.exitCode === 0 ? 0 : 64);
 });
-for (const add of VERBS) add(program);
+const [name = ""] = process.argv.slice(2);
+const called = Object.hasOwn(VERBS, name) ? VERBS[name] : undefined;
+for (const load of called ? [called] : Object.values(VERBS)) (await load())(program);
 await program.parseAsync();

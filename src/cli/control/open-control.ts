@@ -2,11 +2,7 @@
 import { userInfo } from "node:os";
 import type { Command } from "commander";
 import { PolyheadError } from "../../base/errors.js";
-import { Store } from "../../store/index.js";
-import { defaultStoreFolder } from "../serve/default-store.js";
 import type { Control } from "./control.js";
-import { ServerControl } from "./server-control.js";
-import { StoreControl } from "./store-control.js";
 
 /** Where routes are, and what history shall say. */
 export interface ControlOptions {
@@ -42,7 +38,14 @@ export async function openControl(
       {},
     );
   }
-  if (server !== undefined) return new ServerControl({ url: server, token: token ?? POLYHEAD_TOKEN }, author);
+  // Loaded when they are needed: verbs that may publish seldom do.
+  if (server !== undefined) {
+    const { ServerControl } = await import("./server-control.js");
+    return new ServerControl({ url: server, token: token ?? POLYHEAD_TOKEN }, author);
+  }
+  const { Store } = await import("../../store/index.js");
+  const { StoreControl } = await import("./store-control.js");
+  const { defaultStoreFolder } = await import("../serve/default-store.js");
   const folder = store ?? (POLYHEAD_STORE || defaultStoreFolder());
   return new StoreControl(await Store.open(folder, { readOnly: access === "read" }), author);
 }
