@@ -158,6 +158,14 @@ export async function writeFileAtomic(
   return staged.written;
 }
 
+/**
+ * Finds out whether a file could be written, so that long work does not end with that; what is there stays as it is.
+ * @throws PolyheadError FILE_NOT_WRITTEN
+ */
+export async function requireWritable(path: string): Promise<void> {
+  await (await stageFile(path, "")).discard();
+}
+
 /** A file on the disk that is not in its place yet. */
 interface StagedFile {
   readonly written: number;

@@ -18,8 +18,10 @@ export interface TrainBatchesOptions {
   readonly seed?: number;
   /** Batches whose gradients are added for one step; 1 by default. */
   readonly accumulate?: number;
-  /** Told after each step. */
-  readonly onStep?: (done: number, total: number, loss: number) => void;
+  /** Losses of the steps that the trainer's state comes from, of this same training; none by default. */
+  readonly before?: readonly number[];
+  /** Told after each step, with the losses so far; the next one waits for it. */
+  readonly onStep?: (done: number, total: number, losses: readonly number[]) => void | Promise<void>;
 }
 
 /** What came out. */
@@ -41,7 +43,16 @@ export async function trainBatches(
   batches: readonly Batch[],
   options: TrainBatchesOptions,
 ): Promise<TrainedBatches> {
-  const { steps, rate, schedule = {}, order = "given", seed = 0, accumulate = 1, onStep } = options;
+  const {
+    steps,
+    rate,
+    schedule = {},
+    order = "given",
+    seed = 0,
+    accumulate = 1,
+    before = [],
+    onStep,
+  } = options;
   const [first] = batches;
   if (!first || steps < 1 || accumulate < 1) {
     throw new PolyheadError(
@@ -58,12 +69,12 @@ export async function trainBatches(
     }
     return queue.shift() ?? first;
   };
-  const losses: number[] = [];
+  const losses = [...before];
   for (let step = 0; step < steps; step++) {
     const together = Array.from({ length: accumulate }, next);
-    const loss = await trainer.step(together, rate * rateFactor(schedule, step, steps));
-    losses.push(loss);
-    onStep?.(step + 1, steps, loss);
+    if (step < before.length) continue;
+    losses.push(await trainer.step(together, rate * rateFactor(schedule, step, steps)));
+    await onStep?.(step + 1, steps, losses);
   }
   return { losses, final: await trainer.loss(first), parameters: await trainer.parameters() };
 }

@@ -8,6 +8,7 @@ import { writeShapes } from "../../src/data/shapes.js";
 import { loadModel, saveModel } from "../../src/files/disk.js";
 import { joinModels } from "../../src/onnx/join.js";
 import { readMetadata, withMetadata } from "../../src/onnx/metadata.js";
+import { revisionOf } from "../../src/onnx/revision.js";
 import { splitModel } from "../../src/onnx/split.js";
 import { Network } from "../../src/train/network.js";
 import { polyhead } from "./command.js";
@@ -43,8 +44,16 @@ it("trains a head that fits its backbone, and says how good it is", async () => 
     quality: { perClass: [{}, {}, {}] },
   });
   const head = await loadModel(join(folder, "head.onnx"));
-  expect(readMetadata(head)).toMatchObject({ role: "head", task: "detection" });
-  await joinModels(await loadModel(join(folder, "backbone.onnx")), head);
+  const backbone = await loadModel(join(folder, "backbone.onnx"));
+  expect(readMetadata(head)).toMatchObject({
+    ...{ role: "head", task: "detection" },
+    provenance: {
+      ...{ way: "detect", seed: 0, backboneRevision: await revisionOf(backbone) },
+      data: { digest: JSON.parse(stdout).digest, images: 20 },
+      versions: { polyhead: expect.any(String), "onnxruntime-node": expect.any(String) },
+    },
+  });
+  await joinModels(backbone, head);
   expect(existsSync(join(folder, "head.checkpoint"))).toBe(false);
   const { page } = JSON.parse(stdout);
   expect(page).toBe(join(folder, "head.html"));

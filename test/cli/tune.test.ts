@@ -1,22 +1,23 @@
 /** `polyhead grad` and `polyhead tune` on the training fixtures: files and documents that other tools read. */
-import { execFile } from "node:child_process";
 import { existsSync, readFileSync } from "node:fs";
-import { mkdtemp, rm, writeFile } from "node:fs/promises";
+import { mkdtemp, readdir, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
-import { fileURLToPath } from "node:url";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
+import { lossOf } from "../../src/cli/loss-option.js";
+import { optimizerOf, readGroup, scheduleOf } from "../../src/cli/tune/options.js";
 import { loadModel, saveModel } from "../../src/files/disk.js";
 import { readMetadata } from "../../src/onnx/metadata.js";
 import { graph, model, node, valueInfo } from "../../src/onnx/model.js";
+import { revisionOf } from "../../src/onnx/revision.js";
 import { weight, weightTensor } from "../../src/onnx/weight.js";
 import { readNpz, writeNpz } from "../../src/tensor/npz.js";
 import { float32, int64, type Tensor, toNumbers } from "../../src/tensor/tensor.js";
 import { fixturesDir, hasFixtures } from "../fixtures.js";
 import { useRuntime } from "../onnx/runtime.js";
+import { killed, polyhead as run } from "./command.js";
 
 const open = useRuntime();
-const bin = fileURLToPath(new URL("../../bin/polyhead.js", import.meta.url));
 const at = (name: string) => join(fixturesDir, "train", name);
 let folder: string;
 beforeAll(async () => {
@@ -24,12 +25,9 @@ beforeAll(async () => {
 });
 afterAll(() => rm(folder, { recursive: true }));
 
-function polyhead(...words: string[]): Promise<{ status: number; document: Record<string, unknown> }> {
-  return new Promise((resolve) => {
-    const child = execFile(process.execPath, [bin, ...words, "--json"], (_, stdout) =>
-      resolve({ status: child.exitCode ?? -1, document: JSON.parse(stdout) }),
-    );
-  });
+async function polyhead(...words: string[]) {
+  const { status, stdout } = await run(...words, "--json");
+  return { status, document: JSON.parse(stdout) as Record<string, unknown> };
 }
 
 describe.skipIf(!hasFixtures)("training from the command", () => {
@@ -82,7 +80,11 @@ describe.skipIf(!hasFixtures)("training from the command", () => {
       2e-3,
     );
     expect(readMetadata(tuned).provenance).toMatchObject({
-      training: { by: "polyhead tune", way: "full", settings: { steps: 5, seed: 0, rate: 1e-3 } },
+      training: {
+        ...{ by: "polyhead tune", way: "full", settings: { steps: 5, seed: 0, rate: 1e-3 }, seed: 0 },
+        modelRevision: await revisionOf(await loadModel(at("vit.onnx"))),
+        versions: { polyhead: expect.any(String), "onnxruntime-node": expect.any(String) },
+      },
     });
   });
 
@@ -101,6 +103,12 @@ describe.skipIf(!hasFixtures)("training from the command", () => {
     );
     expect(await tune(wrong)).toMatchObject({ status: 65, document: { error: { code: "INPUT_MISMATCH" } } });
     expect(existsSync(out)).toBe(false);
+    // Before the training, not after it.
+    const folderOut = await polyhead(
+      ...["tune", at("resnet_basic.onnx"), "--npz", at("resnet_basic.npz")],
+      ...["--steps", "100000", "-o", folder],
+    );
+    expect(folderOut).toMatchObject({ status: 73, document: { error: { code: "FILE_NOT_WRITTEN" } } });
   });
 
   it("computes no gradients of what is no number, no class or no batch", { timeout: 60_000 }, async () => {
@@ -198,6 +206,28 @@ describe("what the options say of a step", () => {
     for (const key of ["weight", "bias"]) expect(off(got.get(key) ?? [], course[key])).toBeLessThan(1e-4);
   });
 
+  it("goes on after a kill to the same file, byte for byte", { timeout: 60_000 }, async () => {
+    const words = (out: string) => [
+      ...["tune", place("linear.onnx"), "--npz", place("linear.npz"), "-o", out, "--steps", "240"],
+      ...["--order", "shuffled", "--seed", "3", "--average", "0.9", "--accumulate", "2"],
+      ...["--schedule", "cosine", "--checkpoint-steps", "4"],
+    ];
+    const [whole, out] = [place("whole.onnx"), place("killed.onnx")];
+    const { losses } = (await polyhead(...words(whole))).document;
+    const checkpoint = place("killed.checkpoint");
+    const at = async () =>
+      Number(/^step-(\d+)/.exec((await readdir(checkpoint).catch(() => []))[1] ?? "")?.[1]);
+    await killed(words(out), async () => (await at()) >= 12);
+    expect(existsSync(out)).toBe(false);
+    expect(await polyhead(...words(out))).toMatchObject({ document: { error: { code: "ALREADY_EXISTS" } } });
+    const changed = await polyhead(...words(out), "--resume", "--lr", "0.5");
+    expect(changed).toMatchObject({ document: { error: { code: "INVALID_ARGUMENT" } } });
+    const { status, document } = await polyhead(...words(out), "--resume");
+    expect({ status, losses: document.losses }).toEqual({ status: 0, losses });
+    expect(readFileSync(out)).toEqual(readFileSync(whole));
+    expect(existsSync(checkpoint)).toBe(false);
+  });
+
   it("brings values near to arrays of their own", { timeout: 30_000 }, async () => {
     const out = place("matched.npz");
     const grad = (...more: string[]) =>
@@ -214,20 +244,27 @@ describe("what the options say of a step", () => {
     expect((await grad("--match", "weight")).document).toMatchObject({ error: { code: "INPUT_MISMATCH" } });
   });
 
-  it("is refused where it would be passed over", { timeout: 60_000 }, async () => {
-    const refused = async (code: string, ...words: string[]) => {
+  it("is refused where it would be passed over", { timeout: 30_000 }, async () => {
+    for (const words of [
+      ["--way", "head"],
+      ["--epochs", "3"],
+    ]) {
       const { status, document } = await tune(...words);
-      expect({ status: status > 0, error: document.error }, words.join(" ")).toMatchObject({
-        ...{ status: true, error: { code } },
+      expect({ status, document }, words.join(" ")).toMatchObject({
+        ...{ status: 64, document: { error: { code: "INVALID_ARGUMENT" } } },
       });
-    };
-    await refused("INVALID_ARGUMENT", "--way", "head");
-    await refused("INVALID_ARGUMENT", "--epochs", "3");
-    await refused("INVALID_ARGUMENT", "--data", folder);
-    await refused("INVALID_ARGUMENT", "--momentum", "0.9");
-    await refused("INVALID_ARGUMENT", "--optimizer", "sgd", "--nesterov");
-    await refused("INVALID_ARGUMENT", "--milestones", "2", "--schedule", "cosine");
-    await refused("INVALID_ARGUMENT", "--temperature", "2");
-    await refused("NOT_FOUND", "--group", "wei=0.1");
+    }
+    const refused = (what: () => unknown) =>
+      expect(what).toThrow(expect.objectContaining({ code: "INVALID_ARGUMENT" }));
+    refused(() => optimizerOf({ optimizer: "adam", momentum: 0.9 }));
+    refused(() => optimizerOf({ optimizer: "sgd", nesterov: true }));
+    refused(() => scheduleOf({ schedule: "cosine", milestones: [2] }, { kind: "constant", warmup: 0 }));
+    refused(() => lossOf({ loss: "focal", temperature: 2 }));
+    expect(lossOf({ loss: "focal", gamma: 1 })).toEqual({ kind: "focal", gamma: 1 });
+    expect(readGroup("a=b.*=,0.1", readGroup("w=1e-3"))).toEqual([
+      { names: "w", rate: 1e-3 },
+      { names: "a=b.*", weightDecay: 0.1 },
+    ]);
+    for (const wrong of ["w", "=1", "w=", "w=,", "w=-1"]) expect(() => readGroup(wrong)).toThrow();
   });
 });

@@ -70,7 +70,7 @@ export interface TuneOptions extends LossOptions, ControlOptions {
  * @throws PolyheadError INVALID_ARGUMENT for milestones of another schedule
  */
 export function scheduleOf(
-  { schedule, warmup, milestones }: TuneOptions,
+  { schedule, warmup, milestones }: Pick<TuneOptions, "schedule" | "warmup" | "milestones">,
   own: { readonly kind: NonNullable<Schedule["kind"]>; readonly warmup: number },
 ): Schedule {
   if (milestones && schedule !== undefined && schedule !== "step") {
@@ -119,7 +119,12 @@ export function groupsOfRate(
  * The optimiser that the options say.
  * @throws PolyheadError INVALID_ARGUMENT for settings of another optimiser
  */
-export function optimizerOf({ optimizer, momentum, nesterov, weightDecay }: TuneOptions): Optimizer {
+export function optimizerOf({
+  optimizer,
+  momentum,
+  nesterov,
+  weightDecay,
+}: Pick<TuneOptions, "optimizer" | "momentum" | "nesterov" | "weightDecay">): Optimizer {
   if ((momentum !== undefined || nesterov) && optimizer !== "sgd") {
     throw new PolyheadError(
       "INVALID_ARGUMENT",

@@ -1,9 +1,12 @@
 /** `polyhead tune --npz`: full training on batches of arrays as they stand. */
 import { createHash } from "node:crypto";
+import { rm } from "node:fs/promises";
 import { basename } from "node:path";
-import { loadModel, readFileBytes, saveModel } from "../../files/disk.js";
+import { Checkpoints } from "../../files/checkpoint.js";
+import { loadModel, readFileBytes, requireWritable, saveModel } from "../../files/disk.js";
 import { readMetadata, withMetadata } from "../../onnx/metadata.js";
 import type { Model } from "../../onnx/model.js";
+import { revisionOf } from "../../onnx/revision.js";
 import { OrtWorker } from "../../runtime/node/ort-worker.js";
 import { Runtime } from "../../runtime/runtime.js";
 import { readNpz } from "../../tensor/npz.js";
@@ -13,18 +16,23 @@ import { type TrainedBatches, trainBatches } from "../../train/train-batches.js"
 import { Trainer } from "../../train/trainer.js";
 import { TrainingModel } from "../../train/training-model.js";
 import { arrayLossOf } from "../loss-option.js";
-import { manifest } from "../manifest.js";
+import { versions } from "../manifest.js";
 import type { Outcome } from "../outcome.js";
 import { progressBar } from "../progress.js";
+import { checkpointFolder } from "./checkpoint-folder.js";
 import { groupsOfRate, optimizerOf, scheduleOf, type TuneOptions } from "./options.js";
 
 /**
  * Trains everything of a model on the batches in `--npz`.
- * @throws PolyheadError as `arrayBatches` and `trainBatches` do
+ * @throws PolyheadError as `arrayBatches`, `trainBatches` and `Checkpoints` do; ALREADY_EXISTS for a training that was
+ *   interrupted and is not gone on with
  */
 export async function tuneArrays(path: string, npz: string, options: TuneOptions): Promise<Outcome> {
-  const { way, out, lr = 1e-3, steps, seed, order, accumulate, threads } = options;
-  const model = new TrainingModel(await loadModel(path));
+  const { way, out, lr = 1e-3, steps, seed, order, accumulate, threads, checkpointSteps } = options;
+  const folder = await checkpointFolder(options);
+  await requireWritable(out);
+  const given = await loadModel(path);
+  const model = new TrainingModel(given);
   const bytes = await readFileBytes(npz);
   const { loss, ...target } = arrayLossOf(options);
   const batches = arrayBatches(model, readNpz(bytes), { loss, ...target });
@@ -33,33 +41,45 @@ export async function tuneArrays(path: string, npz: string, options: TuneOptions
   const groups = groupsOfRate(options.group, lr);
   const groupOf = groups && groupsOf(groups, model.parameters);
   const { clip, average } = options;
+  const settings = {
+    ...{ loss, ...target, optimizer, rate: lr, schedule, clip, average, groups },
+    ...{ steps, seed, order, accumulate },
+  };
+  const data = createHash("sha256").update(bytes).digest("hex");
+  const modelRevision = await revisionOf(given);
+  const checkpoints = new Checkpoints(folder, {
+    settings: { ...settings, threads },
+    ...{ data, model: modelRevision },
+  });
+  const saved = await checkpoints.load();
   const runtime = await Runtime.open(() => OrtWorker.start());
   try {
     const trainer = new Trainer(runtime, model, {
       ...{ optimizer, threads, clipNorm: clip, average },
       ...(groupOf && { groupOf }),
+      ...(saved && { state: saved.arrays, steps: saved.step }),
     });
     const bar = progressBar("steps");
     const trained = await trainBatches(trainer, batches, {
-      steps,
-      rate: lr,
-      schedule,
-      order,
-      seed,
-      accumulate,
-      onStep: (done, total) => bar(done, total),
+      ...{ steps, rate: lr, schedule, order, seed, accumulate },
+      before: (saved?.progress as Progress | undefined)?.losses ?? [],
+      onStep: async (done, total, losses) => {
+        bar(done, total);
+        if (checkpointSteps === undefined || done % checkpointSteps !== 0) return;
+        await checkpoints.save({
+          step: done,
+          arrays: await trainer.state(),
+          progress: { losses } satisfies Progress,
+        });
+      },
     });
     const result = withTraining(model.withValues(trained.parameters), {
-      way,
-      model: basename(path),
-      data: { file: basename(npz), sha256: createHash("sha256").update(bytes).digest("hex") },
-      settings: {
-        ...{ loss, ...target, optimizer, rate: lr, schedule, clip, average, groups },
-        ...{ steps, seed, order, accumulate },
-      },
+      ...{ way, model: basename(path), modelRevision, settings, seed, versions },
+      data: { file: basename(npz), sha256: data },
       losses: { first: trained.losses[0], last: trained.losses.at(-1), final: trained.final },
     });
     await saveModel(out, result);
+    await rm(folder, { recursive: true, force: true });
     return {
       data: {
         path: out,
@@ -75,11 +95,16 @@ export async function tuneArrays(path: string, npz: string, options: TuneOptions
   }
 }
 
+/** What is kept beside the arrays. */
+interface Progress {
+  readonly losses: readonly number[];
+}
+
 /** The model with how it was trained beside where it came from; what was measured of it before holds no more. */
 function withTraining(model: Model, training: Readonly<Record<string, unknown>>): Model {
   const { provenance } = readMetadata(model);
   return withMetadata(model, {
-    provenance: { ...provenance, training: { by: "polyhead tune", polyhead: manifest.version, ...training } },
+    provenance: { ...provenance, training: { by: "polyhead tune", ...training } },
     quality: undefined,
   });
 }

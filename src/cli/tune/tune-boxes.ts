@@ -4,18 +4,18 @@ import { basename, dirname, join, resolve } from "node:path";
 import { PolyheadError } from "../../base/errors.js";
 import { parseAugmentation } from "../../data/augmentation.js";
 import { asBoxes, openSource } from "../../data/source.js";
-import { loadModel, saveModel, writeFileAtomic } from "../../files/disk.js";
+import { loadModel, requireWritable, saveModel, writeFileAtomic } from "../../files/disk.js";
 import { OrtWorker } from "../../runtime/node/ort-worker.js";
 import { Runtime } from "../../runtime/runtime.js";
 import { detectorReportPage } from "../../tune/detect/detector-report.js";
 import { type DetectorReport, tuneDetector } from "../../tune/detect/tune-detector.js";
 import { table } from "../format.js";
-import { manifest } from "../manifest.js";
+import { versions } from "../manifest.js";
 import type { Outcome } from "../outcome.js";
 import { progressBar, trainingBar } from "../progress.js";
+import { checkpointFolder } from "./checkpoint-folder.js";
 import { groupsOfRate, optimizerOf, scheduleOf, type TuneOptions } from "./options.js";
 import { type Published, publish } from "./publish.js";
-import { requireResume } from "./tune-classes.js";
 
 const TRAINING = { epochs: 20, batch: 8, rate: 2e-3, clip: 10, patience: 5 } as const;
 
@@ -32,8 +32,8 @@ export async function tuneBoxes(path: string, data: string, options: TuneOptions
       { freeze },
     );
   }
-  const checkpoints = options.checkpoint ?? join(dirname(out), `${basename(out, ".onnx")}.checkpoint`);
-  await requireResume(checkpoints, options.resume ?? false);
+  const checkpoints = await checkpointFolder(options);
+  await requireWritable(out);
   const backbone = await loadModel(path);
   const listing = asBoxes(data, await openSource(data));
   const rate = options.lr ?? TRAINING.rate;
@@ -67,9 +67,9 @@ export async function tuneBoxes(path: string, data: string, options: TuneOptions
       onStep: ({ quality, ...step }) =>
         bar({ ...step, quality: quality === undefined ? undefined : `AP50 ${shown(quality)}` }),
       provenance: {
-        polyhead: manifest.version,
         backbone: basename(path),
         file: basename(resolve(data)),
+        versions,
       },
     });
     const { model, report } = tuned;
@@ -77,7 +77,7 @@ export async function tuneBoxes(path: string, data: string, options: TuneOptions
     const page = options.report ?? `${join(dirname(out), basename(out, ".onnx"))}.html`;
     if (page !== "none") {
       const names = { model: basename(out), data: basename(resolve(data)) };
-      await writeFileAtomic(page, await detectorReportPage(tuned, names, { polyhead: manifest.version }));
+      await writeFileAtomic(page, await detectorReportPage(tuned, names, versions));
     }
     const published =
       options.publish === undefined

@@ -4,7 +4,7 @@ import { basename, dirname, join, resolve } from "node:path";
 import { PolyheadError } from "../../base/errors.js";
 import { parseAugmentation } from "../../data/augmentation.js";
 import { asClasses, openSource } from "../../data/source.js";
-import { exists, loadModel, saveModels, writeFileAtomic } from "../../files/disk.js";
+import { loadModel, requireWritable, saveModels, writeFileAtomic } from "../../files/disk.js";
 import { OrtWorker } from "../../runtime/node/ort-worker.js";
 import { Runtime } from "../../runtime/runtime.js";
 import { FOLDS, HELD_BACK, HIDDEN, TUNING } from "../../tune/defaults.js";
@@ -14,9 +14,10 @@ import { type TunedImages, tuneImages } from "../../tune/tune-images.js";
 import { tuneReportPage } from "../../tune/tune-report.js";
 import { percent, table } from "../format.js";
 import { lossOf } from "../loss-option.js";
-import { manifest } from "../manifest.js";
+import { versions } from "../manifest.js";
 import type { Outcome } from "../outcome.js";
 import { progressBar, trainingBar } from "../progress.js";
+import { checkpointFolder } from "./checkpoint-folder.js";
 import { type ClassTuneOptions, groupsOfRate, optimizerOf, scheduleOf, type TuneOptions } from "./options.js";
 import { type Published, publish } from "./publish.js";
 
@@ -29,17 +30,13 @@ const WIDTH = 24;
 export async function tuneClasses(path: string, data: string, options: ClassTuneOptions): Promise<Outcome> {
   const { out, way, seed, threads, balance = false, weightDecay } = options;
   const stem = join(dirname(out), basename(out, ".onnx"));
-  const checkpoints = options.checkpoint ?? `${stem}.checkpoint`;
-  await requireResume(checkpoints, options.resume ?? false);
+  const checkpoints = await checkpointFolder(options);
+  await requireWritable(out);
   const backbone = await loadModel(path);
   const loss = classLoss(options);
   const names = { backbone: basename(path), data: basename(resolve(data)) };
   const listing = asClasses(data, await openSource(data));
   const others = await Promise.all((options.other ?? []).map(otherHead));
-  const versions = {
-    polyhead: manifest.version,
-    "onnxruntime-node": manifest.dependencies["onnxruntime-node"] ?? "",
-  };
   const rate = options.lr ?? TUNING.rate;
   const augment = options.augment ?? (way === "full" ? "light" : "none");
   const runtime = await Runtime.open(() => OrtWorker.start());
@@ -107,16 +104,6 @@ export async function tuneClasses(path: string, data: string, options: ClassTune
   } finally {
     await runtime.close();
   }
-}
-
-/** @throws PolyheadError ALREADY_EXISTS for checkpoints that nobody asked to go on with */
-export async function requireResume(checkpoints: string, isResumed: boolean): Promise<void> {
-  if (isResumed || !(await exists(checkpoints))) return;
-  throw new PolyheadError(
-    "ALREADY_EXISTS",
-    `A training into this file was interrupted; what it did is in ${checkpoints}. Go on with it with --resume, or remove the folder to begin anew.`,
-    { path: checkpoints },
-  );
 }
 
 function classLoss(options: ClassTuneOptions): ClassLoss {

@@ -83,7 +83,7 @@ export function addTune(program: Command): void {
     )
     .option(
       "--checkpoint-steps <count>",
-      "steps between checkpoints, beside those after each epoch",
+      "steps between checkpoints, beside those after each epoch of images",
       readCount,
     )
     .option("--resume", "go on with a training that was interrupted")

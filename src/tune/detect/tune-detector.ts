@@ -16,6 +16,7 @@ import { identify } from "../../onnx/identity.js";
 import { joinModels } from "../../onnx/join.js";
 import { type Tap, withMetadata } from "../../onnx/metadata.js";
 import type { Model } from "../../onnx/model.js";
+import { revisionOf } from "../../onnx/revision.js";
 import { inferTypes } from "../../onnx/shapes.js";
 import { openModelOn } from "../../runtime/open-model.js";
 import type { Runtime } from "../../runtime/runtime.js";
@@ -161,7 +162,7 @@ export async function tuneDetector(options: TuneDetectorOptions): Promise<TunedD
       options.checkpoints === undefined
         ? undefined
         : new Checkpoints(options.checkpoints, {
-            settings: { way: "detect", trains, ...made },
+            settings: { way: "detect", trains, threads, ...made },
             data: data.digest,
             model: await weightsOf(whole),
           }),
@@ -190,9 +191,11 @@ export async function tuneDetector(options: TuneDetectorOptions): Promise<TunedD
       by: "polyhead tune",
       way: "detect",
       trains,
+      backboneRevision: await revisionOf(options.backbone),
       taps: taps.map(({ name, identity }) => ({ name, identity })),
       data: { digest: data.digest, images: data.examples.length },
       settings: made,
+      seed,
     },
     quality: {
       measure: "average precision",
