@@ -7,14 +7,9 @@
 import { createSecureContext } from "node:tls";
 import {
   type handleUnaryCall,
-  type Metadata,
-  ResponderBuilder,
   Server,
   ServerCredentials,
   type ServerDuplexStream,
-  ServerInterceptingCall,
-  type ServerInterceptor,
-  ServerListenerBuilder,
   type ServerWritableStream,
   type sendUnaryData,
   status,
@@ -29,10 +24,11 @@ import { checkExposure, type Token, Tokens } from "../protocol/tokens.js";
 import type { Author, Service } from "../service.js";
 import { authorizationOf, type Call, callOf, requestIdOf } from "./call.js";
 import { serviceDefinition } from "./definition.js";
+import { frontDoor } from "./front-door.js";
 import { Health as HealthDefinition } from "./generated/health_pb.js";
 import { GRPCInferenceService } from "./generated/inference_pb.js";
 import { Health } from "./health.js";
-import { inferenceMethods, SCOPES, UNIMPLEMENTED, type Unary } from "./inference.js";
+import { inferenceMethods, UNIMPLEMENTED, type Unary } from "./inference.js";
 import { type CallLogger, observe } from "./observe.js";
 import { failure } from "./status.js";
 import { streamInference } from "./stream.js";
@@ -50,6 +46,8 @@ export interface GrpcOptions {
   readonly limits?: Partial<Limits> | undefined;
   /** Milliseconds for calls under way when the server closes; 30,000 when left out. */
   readonly drain?: number | undefined;
+  /** Milliseconds that the message of a call may take to arrive; 300,000 when left out. */
+  readonly patience?: number | undefined;
   /** PEM files; without them connections are not encrypted. */
   readonly tls?: { readonly certFile: string; readonly keyFile: string } | undefined;
   /** Writes JSON to stderr when left out. */
@@ -64,9 +62,11 @@ export interface GrpcServer {
   close(): Promise<void>;
 }
 
-const INFER = `/${GRPCInferenceService.typeName}/ModelInfer`;
 const DEFAULT_PORT = 8001;
 const DEFAULT_DRAIN = 30_000;
+const DEFAULT_PATIENCE = 300_000;
+/** Milliseconds after which a connection without calls is closed; clients open it again when they need it. */
+const IDLE = 600_000;
 /** Calls of one connection at a time. */
 const CONCURRENT_CALLS = 256;
 
@@ -76,7 +76,8 @@ const CONCURRENT_CALLS = 256;
  *   be listened on, and wrong tokens or TLS files; FILE_NOT_FOUND for TLS files
  */
 export async function startGrpc(service: Service, options: GrpcOptions = {}): Promise<GrpcServer> {
-  const { host = "127.0.0.1", port = DEFAULT_PORT, drain = DEFAULT_DRAIN, allowOpen = false } = options;
+  const { host = "127.0.0.1", port = DEFAULT_PORT, allowOpen = false } = options;
+  const { drain = DEFAULT_DRAIN, patience = DEFAULT_PATIENCE } = options;
   const limits = { ...DEFAULT_LIMITS, ...options.limits };
   const tokens = new Tokens(options.tokens ?? []);
   const logger = options.logger ?? pino({ base: null }, destination(2));
@@ -84,11 +85,12 @@ export async function startGrpc(service: Service, options: GrpcOptions = {}): Pr
   const credentials = await credentialsOf(options.tls);
   // Channelz stays on: without it grpc-js 1.14 does not know the connections that forceShutdown has to end.
   const server = new Server({
-    interceptors: [frontDoor(service, tokens)],
+    interceptors: [frontDoor(service, tokens, patience)],
     "grpc.max_receive_message_length": limits.bodyBytes,
     "grpc.max_send_message_length": -1,
     "grpc.max_concurrent_streams": CONCURRENT_CALLS,
     "grpc.keepalive_time_ms": 60_000,
+    "grpc.max_connection_idle_ms": IDLE,
   });
   const health = new Health(service, [GRPCInferenceService.typeName, HealthDefinition.typeName]);
   const stop = new AbortController();
@@ -122,31 +124,6 @@ export async function startGrpc(service: Service, options: GrpcOptions = {}): Pr
       stop.abort();
       await shutDown(server, drain);
     },
-  };
-}
-
-/** Refuses before a message is read, and names the request in what is sent back. */
-function frontDoor(service: Pick<Service, "admit">, tokens: Tokens): ServerInterceptor {
-  return ({ path }, call) => {
-    const scope = path.startsWith(`/${GRPCInferenceService.typeName}/`)
-      ? SCOPES.get(path.slice(path.lastIndexOf("/") + 1))
-      : undefined;
-    const listener = new ServerListenerBuilder()
-      .withOnReceiveMetadata((metadata: Metadata, next) => {
-        try {
-          if (scope !== undefined) tokens.authorize(authorizationOf(metadata), scope);
-          if (path === INFER) service.admit();
-        } catch (thrown) {
-          call.sendStatus(failure(thrown, requestIdOf(metadata)).status);
-          return;
-        }
-        next(metadata);
-      })
-      .build();
-    return new ServerInterceptingCall(
-      call,
-      new ResponderBuilder().withStart((next) => next(listener)).build(),
-    );
   };
 }
 

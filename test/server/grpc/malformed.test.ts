@@ -197,42 +197,46 @@ describe("malformed messages", () => {
   });
 });
 
-describe("what is not gRPC", () => {
-  const post = (headers: Record<string, string>, body: Buffer) =>
-    new Promise<{ http: unknown; grpc: unknown }>((resolve, reject) => {
-      const session = connect(`http://${server.address}`);
-      session.on("error", reject);
-      const stream = session.request({
-        ":method": "POST",
-        ":path": "/inference.GRPCInferenceService/ModelInfer",
-        "content-type": "application/grpc",
-        te: "trailers",
-        ...headers,
-      });
-      let http: unknown;
-      let grpc: unknown;
-      stream.on("response", (response) => {
-        http = response[":status"];
-        grpc = response["grpc-status"];
-      });
-      stream.on("trailers", (trailers) => {
-        grpc = trailers["grpc-status"];
-      });
-      stream.on("error", () => undefined);
-      stream.on("close", () => {
-        session.close();
-        resolve({ http, grpc });
-      });
-      stream.resume();
-      stream.end(body);
+/** @param isWhole whether the client says that this was all */
+const post = (headers: Record<string, string>, body: Buffer, { address } = server, isWhole = true) =>
+  new Promise<{ http: unknown; grpc: unknown }>((resolve, reject) => {
+    const session = connect(`http://${address}`);
+    session.on("error", reject);
+    const stream = session.request({
+      ":method": "POST",
+      ":path": "/inference.GRPCInferenceService/ModelInfer",
+      "content-type": "application/grpc",
+      te: "trailers",
+      ...headers,
     });
-  const framed = (bytes: Buffer, flag = 0) => {
-    const head = Buffer.alloc(5);
-    head[0] = flag;
-    head.writeUInt32BE(bytes.length, 1);
-    return Buffer.concat([head, bytes]);
-  };
+    let http: unknown;
+    let grpc: unknown;
+    stream.on("response", (response) => {
+      http = response[":status"];
+      grpc = response["grpc-status"];
+    });
+    stream.on("trailers", (trailers) => {
+      grpc = trailers["grpc-status"];
+    });
+    stream.on("error", () => undefined);
+    // Who has not said all keeps the stream open though it was answered.
+    if (!isWhole) stream.on("end", () => stream.destroy());
+    stream.on("close", () => {
+      session.close();
+      resolve({ http, grpc });
+    });
+    stream.resume();
+    if (isWhole) stream.end(body);
+    else stream.write(body);
+  });
+const framed = (bytes: Buffer, flag = 0) => {
+  const head = Buffer.alloc(5);
+  head[0] = flag;
+  head.writeUInt32BE(bytes.length, 1);
+  return Buffer.concat([head, bytes]);
+};
 
+describe("what is not gRPC", () => {
   it("is refused, and the server goes on", async () => {
     expect(await post({}, framed(FOOD))).toEqual({ http: 200, grpc: "0" });
     expect(await post({ "content-type": "application/json" }, Buffer.from("{}"))).toMatchObject({
@@ -245,6 +249,35 @@ describe("what is not gRPC", () => {
     }
     const unknown = await post({ ":path": "/inference.GRPCInferenceService/Nothing" }, framed(FOOD));
     expect(unknown.grpc).toBe(String(status.UNIMPLEMENTED));
+    await client.ok("ModelInfer", FOOD);
+  });
+});
+
+describe("slow clients", () => {
+  it("that never finish their message are not waited for", async () => {
+    const impatient = await startGrpc(service, {
+      port: 0,
+      patience: 300,
+      drain: 100,
+      logger: { info: () => undefined, error: () => undefined },
+    });
+    try {
+      for (const body of [Buffer.alloc(0), framed(FOOD).subarray(0, 20), framed(FOOD)]) {
+        const { grpc } = await post({}, body, impatient, false);
+        expect(grpc).toBe(String(status.DEADLINE_EXCEEDED));
+      }
+      expect(await post({}, framed(FOOD), impatient)).toEqual({ http: 200, grpc: "0" });
+    } finally {
+      await impatient.close();
+    }
+  });
+
+  it("with more metadata than anybody needs are refused", async () => {
+    const { http, grpc } = await post({ "x-more": "x".repeat(100_000) }, framed(FOOD)).catch(() => ({
+      http: "hung up",
+      grpc: "hung up",
+    }));
+    expect([http, grpc]).not.toContain("0");
     await client.ok("ModelInfer", FOOD);
   });
 });
