@@ -4,7 +4,9 @@
  * area, at most 1, 10 and 100 detections an image and class. Numbers agree with those of COCO's own evaluation.
  */
 import { PolyheadError } from "../base/errors.js";
+import { seededRandom } from "../base/random.js";
 import type { Box, Detection, ObjectBox } from "./detections.js";
+import { standardDeviation } from "./metrics.js";
 
 /** One image: what is on it, and what was found. */
 export interface JudgedImage {
@@ -160,8 +162,52 @@ function overlap(detection: Box, object: ObjectBox): number {
   return shared / (object.isIgnored ? areaOf(detection) : areaOf(detection) + areaOf(object) - shared);
 }
 
-/** What became of one detection: its score and, by threshold, whether it is true, false or ignored. */
+/** By how much numbers would differ between sets of as many images. */
+export interface PrecisionDeviation {
+  readonly ap: number | undefined;
+  readonly ap50: number | undefined;
+}
+
+/** Sets of images that are drawn. */
+const RESAMPLES = 100;
+
+/**
+ * The spread of average precision: its standard deviation between sets of images drawn from the given ones with
+ * replacement (the bootstrap; Efron 1979), 100 of them. Undefined for fewer than two images, or without any object.
+ * @param seed decides what is drawn
+ * @throws PolyheadError as {@link detectionQuality} does
+ */
+export function precisionDeviation(
+  images: readonly JudgedImage[],
+  classes: number,
+  seed: number,
+): PrecisionDeviation {
+  const judged = sortByClass(images, classes).map((ofClass) =>
+    outcomesOf(ofClass.map(overlapsOf), SIZES.all, MOST_DETECTIONS),
+  );
+  const random = seededRandom(seed);
+  const drawn = Array.from({ length: images.length < 2 ? 0 : RESAMPLES }, () => {
+    const counts = new Uint32Array(images.length);
+    for (let each = 0; each < images.length; each++) {
+      const at = Math.floor(random() * images.length);
+      counts[at] = (counts[at] ?? 0) + 1;
+    }
+    const curves = judged.map((each) => curveOf(each, counts)?.precision);
+    return {
+      ap: meanOf(curves.map((each) => averageOf(each))),
+      ap50: meanOf(curves.map((each) => averageOf(each, 0))),
+    };
+  });
+  const deviation = (values: readonly (number | undefined)[]) => {
+    const known = values.filter((value) => value !== undefined);
+    return known.length < 2 ? undefined : standardDeviation(known);
+  };
+  return { ap: deviation(drawn.map(({ ap }) => ap)), ap50: deviation(drawn.map(({ ap50 }) => ap50)) };
+}
+
+/** What became of one detection: its image and score and, by threshold, whether it is true, false or ignored. */
 interface Outcome {
+  readonly image: number;
   readonly score: number;
   readonly at: readonly number[];
 }
@@ -173,23 +219,38 @@ interface Curve {
   readonly recall: readonly (readonly number[])[];
 }
 
+/** What became of all detections, the best first, and how many objects of each image count. */
+interface Outcomes {
+  readonly positives: readonly number[];
+  readonly outcomes: readonly Outcome[];
+}
+
 /** Undefined when no object of the class and size counts. */
 function curve(images: readonly Overlaps[], size: Range, most: number): Curve | undefined {
-  let positives = 0;
+  return curveOf(outcomesOf(images, size, most));
+}
+
+function outcomesOf(images: readonly Overlaps[], size: Range, most: number): Outcomes {
+  const positives: number[] = [];
   const outcomes: Outcome[] = [];
-  for (const image of images) {
+  for (const [at, image] of images.entries()) {
     const isIgnored = image.objects.map(
       (object) => object.isIgnored === true || isOutside(object.area ?? areaOf(object), size),
     );
-    positives += isIgnored.filter((each) => !each).length;
+    positives.push(isIgnored.filter((each) => !each).length);
     const matches = THRESHOLDS.map((threshold) => match(image, isIgnored, size, threshold));
     image.detections.slice(0, most).forEach(({ score }, detection) => {
-      outcomes.push({ score, at: matches.map((of) => of[detection] ?? FALSE) });
+      outcomes.push({ image: at, score, at: matches.map((of) => of[detection] ?? FALSE) });
     });
   }
+  return { positives, outcomes: outcomes.sort((a, b) => b.score - a.score) };
+}
+
+/** @param counts how often each image is there; once by default */
+function curveOf({ positives: each, outcomes }: Outcomes, counts?: ArrayLike<number>): Curve | undefined {
+  const positives = each.reduce((sum, own, image) => sum + own * (counts?.[image] ?? 1), 0);
   if (positives === 0) return undefined;
-  outcomes.sort((a, b) => b.score - a.score);
-  const curves = THRESHOLDS.map((_, threshold) => curveAt(outcomes, threshold, positives));
+  const curves = THRESHOLDS.map((_, threshold) => curveAt(outcomes, threshold, positives, counts));
   return {
     positives,
     precision: curves.map(({ precision }) => precision),
@@ -226,13 +287,19 @@ function match(
   });
 }
 
-function curveAt(outcomes: readonly Outcome[], threshold: number, positives: number) {
+function curveAt(
+  outcomes: readonly Outcome[],
+  threshold: number,
+  positives: number,
+  counts: ArrayLike<number> | undefined,
+) {
   const recalls: number[] = [];
   const precisions: number[] = [];
   let [right, wrong] = [0, 0];
-  for (const { at } of outcomes) {
-    if (at[threshold] === TRUE) right++;
-    else if (at[threshold] === FALSE) wrong++;
+  for (const { image, at } of outcomes) {
+    const count = counts?.[image] ?? 1;
+    if (at[threshold] === TRUE) right += count;
+    else if (at[threshold] === FALSE) wrong += count;
     recalls.push(right / positives);
     precisions.push(right + wrong === 0 ? 0 : right / (right + wrong));
   }

@@ -42,6 +42,7 @@ it("trains a head that fits its backbone, and says how good it is", async () => 
     ...{ way: "detect", path: join(folder, "head.onnx"), taps: ["fine"], stride: 4 },
     labels: ["circle", "square", "triangle"],
     quality: { perClass: [{}, {}, {}] },
+    deviation: { ap: expect.any(Number), ap50: expect.any(Number) },
   });
   const head = await loadModel(join(folder, "head.onnx"));
   const backbone = await loadModel(join(folder, "backbone.onnx"));
@@ -52,6 +53,7 @@ it("trains a head that fits its backbone, and says how good it is", async () => 
       data: { digest: JSON.parse(stdout).digest, images: 20 },
       versions: { polyhead: expect.any(String), "onnxruntime-node": expect.any(String) },
     },
+    quality: { apDeviation: JSON.parse(stdout).deviation.ap },
   });
   await joinModels(backbone, head);
   expect(existsSync(join(folder, "head.checkpoint"))).toBe(false);

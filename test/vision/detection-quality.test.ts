@@ -5,12 +5,15 @@
 import { readFileSync } from "node:fs";
 import { describe, expect, it } from "vitest";
 import { PolyheadError } from "../../src/base/errors.js";
+import { seededRandom } from "../../src/base/random.js";
 import {
   type DetectionQuality,
   detectionQuality,
   type JudgedImage,
   type ObjectBox,
+  precisionDeviation,
 } from "../../src/vision/index.js";
+import { standardDeviation } from "../../src/vision/metrics.js";
 
 type Corners = readonly [number, number, number, number];
 
@@ -107,6 +110,50 @@ describe("average precision by hand", () => {
       { objects: [], detections: [found(A, Number.NaN)] },
     ];
     for (const image of wrong) expect(() => detectionQuality([image], 1)).toThrow(PolyheadError);
+  });
+});
+
+describe("the spread of average precision", () => {
+  /** One object in each of 60 images, found in two of three; elsewhere a sure mistake. */
+  const images = Array.from({ length: 60 }, (_, at): JudgedImage => {
+    const detections = at % 3 === 0 ? [found(B, 0.5 + at / 200)] : [found(A, 0.4 + at / 300)];
+    return { objects: [object(A)], detections };
+  });
+
+  it("is that of the same measure on sets drawn anew", () => {
+    const random = seededRandom(5);
+    const drawn = Array.from({ length: 100 }, () => {
+      const places = images.map(() => Math.floor(random() * images.length));
+      return detectionQuality(
+        [...places].sort((a, b) => a - b).flatMap((at) => images[at] ?? []),
+        1,
+      );
+    });
+    const { ap, ap50 } = precisionDeviation(images, 1, 5);
+    expect(ap).toBeCloseTo(standardDeviation(drawn.map((each) => each.ap ?? Number.NaN)), 10);
+    expect(ap50).toBeCloseTo(standardDeviation(drawn.map((each) => each.ap50 ?? Number.NaN)), 10);
+    expect(ap).toBeGreaterThan(0.02);
+    expect(precisionDeviation(images, 1, 5)).toEqual({ ap, ap50 });
+  });
+
+  it("is that of a share where nothing is found wrongly, none where all is found, unknown for one image", () => {
+    const half = images.map(({ objects }, at) => ({ objects, detections: at % 2 ? [found(A, 0.9)] : [] }));
+    const spread = precisionDeviation(half, 1, 0).ap50 ?? Number.NaN;
+    expect(Math.abs(spread - Math.sqrt(0.25 / 60))).toBeLessThan(0.015);
+    const all = images.map(({ objects }) => ({ objects, detections: [found(A, 0.9)] }));
+    expect(precisionDeviation(all, 1, 0)).toEqual({ ap: 0, ap50: 0 });
+    const unknown = { ap: undefined, ap50: undefined };
+    expect(precisionDeviation(all.slice(0, 1), 1, 0)).toEqual(unknown);
+    expect(
+      precisionDeviation(
+        [
+          { objects: [], detections: [] },
+          { objects: [], detections: [] },
+        ],
+        1,
+        0,
+      ),
+    ).toEqual(unknown);
   });
 });
 

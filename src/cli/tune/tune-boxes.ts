@@ -103,14 +103,14 @@ function describe(
   report: DetectorReport,
   published: Published | undefined,
 ): string[] {
-  const { labels, images, objects, quality, losses, taps, stride, epoch } = report;
+  const { labels, images, objects, quality, deviation, losses, taps, stride, epoch } = report;
   return [
     ...[...report.notes, ...report.problems.map(({ id, problem }) => `${id}: ${problem}`)].map(
       (note) => `note: ${note}`,
     ),
     `${images.training} images with ${objects.training} objects to learn from, ${images.validation} with ${objects.validation} held back`,
     `reads ${taps.join(", ")}; one cell is ${stride} pixels; ${losses.length} steps, epoch ${epoch} is kept`,
-    `average precision ${shown(quality.ap)}, at 0.50 ${shown(quality.ap50)}, at 0.75 ${shown(quality.ap75)}`,
+    `average precision ${shown(quality.ap)} ± ${shown(deviation.ap)}, at 0.50 ${shown(quality.ap50)} ± ${shown(deviation.ap50)}, at 0.75 ${shown(quality.ap75)}`,
     "",
     ...table([
       ["class", "AP", "AP50", "objects"],

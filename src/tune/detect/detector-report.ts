@@ -17,14 +17,18 @@ export async function detectorReportPage(
   names: { readonly model: string; readonly data: string },
   versions: Readonly<Record<string, string>>,
 ): Promise<string> {
-  const { quality, images, objects, taps, stride, epoch } = report;
+  const { quality, deviation, images, objects, taps, stride, epoch } = report;
   const pictures = await mapInFlight(mistakes, 4, (mistake) => orProblem(() => pictureOf(mistake)));
   return trainingReport({
     title: `${names.model}: detect`,
     subtitle: `reads ${taps.join(", ")}; one cell is ${stride} pixels`,
     figures: [
-      { label: "average precision", value: shown(quality.ap), note: "COCO's, at overlaps of 0.50 to 0.95" },
-      { label: "at 0.50", value: shown(quality.ap50) },
+      {
+        label: "average precision",
+        value: shown(quality.ap),
+        note: `± ${shown(deviation.ap)}; COCO's, at overlaps of 0.50 to 0.95`,
+      },
+      { label: "at 0.50", value: shown(quality.ap50), note: `± ${shown(deviation.ap50)}` },
       { label: "at 0.75", value: shown(quality.ap75) },
       { label: "objects found", value: shown(quality.ar100), note: "mean over overlaps and classes" },
       {

@@ -21,7 +21,11 @@ import { inferTypes } from "../../onnx/shapes.js";
 import { openModelOn } from "../../runtime/open-model.js";
 import type { Runtime } from "../../runtime/runtime.js";
 import { TrainingModel } from "../../train/training-model.js";
-import type { DetectionQuality } from "../../vision/average-precision.js";
+import {
+  type DetectionQuality,
+  type PrecisionDeviation,
+  precisionDeviation,
+} from "../../vision/average-precision.js";
 import { parseDecoding } from "../../vision/decoding.js";
 import type { ObjectBox } from "../../vision/detections.js";
 import { placeImage } from "../../vision/placement.js";
@@ -85,6 +89,8 @@ export interface DetectorReport {
   readonly objects: { readonly training: number; readonly validation: number };
   /** On the images that were held back. */
   readonly quality: DetectionQuality;
+  /** The spread that comes from which images were held back. */
+  readonly deviation: PrecisionDeviation;
   readonly losses: readonly number[];
   /** Average precision at 0.50 after each epoch; empty without patience. */
   readonly qualities: readonly number[];
@@ -179,6 +185,7 @@ export async function tuneDetector(options: TuneDetectorOptions): Promise<TunedD
   const { quality, judged } = await judge((image) => session.run(new Map([[site.input, image]]))).finally(
     () => session.close(),
   );
+  const deviation = precisionDeviation(judged, data.labels.length, seed);
   const about = {
     task: "detection",
     labels: data.labels,
@@ -203,6 +210,8 @@ export async function tuneDetector(options: TuneDetectorOptions): Promise<TunedD
       ap: quality.ap,
       ap50: quality.ap50,
       ap75: quality.ap75,
+      apDeviation: deviation.ap,
+      ap50Deviation: deviation.ap50,
       perClass: quality.perClass.map((each, at) => ({ label: data.labels[at], ...each })),
     },
   } as const;
@@ -217,7 +226,7 @@ export async function tuneDetector(options: TuneDetectorOptions): Promise<TunedD
       stride,
       images: { training: training.length, validation: held.length },
       objects: { training: countOf(training), validation: countOf(held) },
-      quality,
+      ...{ quality, deviation },
       losses: fitted.losses,
       qualities: fitted.qualities,
       epoch: fitted.epoch,
