@@ -194,6 +194,8 @@ describe("tune --publish", () => {
           });
           const document = (await response.json()) as { model_version?: string };
           answers.push({ status: response.status, revision: String(document.model_version) });
+          // Without a pause the asking takes all processors from the training.
+          await sleep(5);
         }
       })();
       const second = await publish(["--way", "branch", "--freeze", "c1", "--epochs", "2"], "2");
