@@ -1,6 +1,6 @@
 /**
  * The benchmark: prints a table for each measurement and writes all numbers to a JSON file.
- * Usage: npm run build && npm run bench -- [heads switching tables memory cached others serve train adapt mnist detect tune upgrade] [--quick] [--json FILE]
+ * Usage: npm run build && npm run bench -- [heads switching tables memory cached others serve control train adapt mnist detect tune upgrade] [--quick] [--json FILE]
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
@@ -9,6 +9,7 @@ import { fileURLToPath } from "node:url";
 import { parseArgs } from "node:util";
 import { measureAdapt } from "./adapt.js";
 import { measureCached } from "./cached.js";
+import { measureControl } from "./control.js";
 import { measureDetect } from "./detect.js";
 import { measureHeads } from "./heads.js";
 import { digits } from "./measure.js";
@@ -32,6 +33,7 @@ const MEASUREMENTS = {
   cached: measureCached,
   others: measureOthers,
   serve: measureServe,
+  control: measureControl,
   train: measureTrain,
   adapt: measureAdapt,
   mnist: measureMnist,

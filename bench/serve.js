@@ -15,7 +15,6 @@ import { Child } from "./serving/child.js";
 import { servedBackbone, servedHead, wholeModel } from "./serving/models.js";
 import { BenchServer } from "./serving/server.js";
 import { interleaveSlices, ratesTable, sending, sum } from "./serving/slices.js";
-import { measureSwitches } from "./serving/switches.js";
 
 /** @typedef {import("./models.js").Model} Model */
 
@@ -25,9 +24,7 @@ const MIB = 2 ** 20;
 
 /** @param {{ quick: boolean }} options */
 export async function measureServe({ quick }) {
-  const plan = quick
-    ? { rounds: 2, seconds: 0.8, switches: 200 }
-    : { rounds: 5, seconds: 1.6, switches: 1000 };
+  const plan = quick ? { rounds: 2, seconds: 0.8 } : { rounds: 5, seconds: 1.6 };
   const photo = await anyPhoto();
   const client = new Child([fileURLToPath(new URL("serving/client.js", import.meta.url))]);
   const folder = await mkdtemp(join(tmpdir(), "polyhead-bench-"));
@@ -35,7 +32,6 @@ export async function measureServe({ quick }) {
     const parts = [
       await measureSize(512, { client, folder, photo, plan }),
       await measureSize(224, { client, folder, photo, plan }),
-      await measureSwitches({ client, plan }, ROUTES),
       await measureArticle({ client, folder, plan }),
     ];
     return {

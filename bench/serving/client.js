@@ -1,9 +1,10 @@
 /**
  * The clients, in a process of their own: so many connections, each of which sends its next request when it has
- * the answer to the last. No two requests have equal inputs, so that nothing comes from the feature cache.
+ * the answer to the last, or at a pace of their own, whatever the server does. No two requests have equal inputs, so that nothing comes from the feature cache.
  */
 import { readFileSync } from "node:fs";
 import { Agent, request as httpRequest } from "node:http";
+import { setTimeout as wait } from "node:timers/promises";
 import { create, toBinary } from "@bufbuild/protobuf";
 import { Client, credentials } from "@grpc/grpc-js";
 import { ModelInferRequestSchema } from "../../dist/server/grpc/generated/inference_pb.js";
@@ -13,8 +14,11 @@ import { INPUT } from "./models.js";
 
 /**
  * @typedef {{ kind: "tensor" | "bare" | "json" | "image" | "grpc", address: string, routes: readonly string[],
- *   together?: boolean, shape: readonly number[], photo?: string, connections: number, seconds: number }} Load
- *   `together`: every request names all routes; else they take turns. `bare`: a tensor without JSON before it
+ *   together?: boolean, shape: readonly number[], photo?: string, connections: number, seconds: number,
+ *   pace?: { perSecond: number, seed: number } }} Load
+ *   `together`: every request names all routes; else they take turns. `bare`: a tensor without JSON before it. `pace`:
+ *   requests come at random moments, so many a second; a latency counts from the moment that its request was due, and
+ *   one that finds all connections taken waits for one
  */
 /** @typedef {{ body: Buffer, headers: Record<string, string>, mark: (turn: number) => void }} Prepared */
 
@@ -69,13 +73,20 @@ answerParent(async (/** @type {Load} */ load) => {
   let turn = 0;
   const start = performance.now();
   const end = start + load.seconds * 1000;
+  const due = load.pace && arrivals(load.pace, load.seconds)[Symbol.iterator]();
+  /** When the next request is to be sent; undefined when there is none. */
+  const nextDue = () => {
+    if (!due) return performance.now() < end ? performance.now() : undefined;
+    const next = due.next();
+    return next.done ? undefined : start + next.value;
+  };
   const connect = async (/** @type {number} */ connection) => {
     const prepared = bodyOf(load, connection);
-    while (performance.now() < end) {
+    for (let sent = nextDue(); sent !== undefined; sent = nextDue()) {
+      if (due) await wait(Math.max(0, sent - performance.now()));
       const route = load.routes[load.together ? 0 : turn % load.routes.length] ?? "";
       prepared.mark(marks++);
       turn++;
-      const sent = performance.now();
       const reason = client
         ? await call(client, route, load.shape, prepared)
         : await post(agent, `${load.address}/v2/models/${route}/infer`, prepared);
@@ -90,6 +101,24 @@ answerParent(async (/** @type {Load} */ load) => {
   client?.close();
   return { perSecond: (latencies.length - failed) / seconds, latencies, failed, failure };
 });
+
+/**
+ * Moments at which requests are due, in milliseconds, as if each came by itself (a Poisson process); equal seeds are
+ * equal moments.
+ * @param {NonNullable<Load["pace"]>} pace
+ * @param {number} seconds
+ */
+function arrivals({ perSecond, seed }, seconds) {
+  const chances = numbers(Math.ceil(perSecond * seconds * 2) + 100, seed);
+  const found = [];
+  let time = 0;
+  for (const chance of chances) {
+    time -= (1000 / perSecond) * Math.log(Math.max(1e-9, (chance + 1) / 2));
+    if (time >= seconds * 1000) break;
+    found.push(time);
+  }
+  return found;
+}
 
 /** Requests so far, of all loads. */
 let marks = 1;

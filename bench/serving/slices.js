@@ -5,7 +5,7 @@ import { digits, summarise, table } from "../measure.js";
 /** @typedef {import("./client.js").Load} Load */
 /** @typedef {import("./child.js").Child<Load, Required<Omit<Slice, "cpu">>>} Client a process that sends loads */
 /** @typedef {import("./server.js").BenchServer} BenchServer */
-/** @typedef {{ rounds: number, seconds: number, switches: number }} Plan */
+/** @typedef {{ rounds: number, seconds: number }} Plan */
 /** @typedef {{ perSecond: number, cpu?: number, latencies?: number[], failed?: number, failure?: string }} Slice */
 /** @typedef {{ perSecond: Summary, cpu?: Summary, latency?: Summary, failed: number, failure: string }} Result */
 
