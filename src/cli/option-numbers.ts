@@ -38,3 +38,10 @@ export function readShare(text: string): number {
   if (text.trim() !== "" && value >= 0 && value <= 1) return value;
   throw new InvalidArgumentError("Expected a number from 0 to 1.");
 }
+
+/** @throws InvalidArgumentError of the command line for anything but a number from 0 to below 1: with 1 nothing would change */
+export function readDecay(text: string): number {
+  const value = Number(text);
+  if (text.trim() !== "" && value >= 0 && value < 1) return value;
+  throw new InvalidArgumentError("Expected a number from 0 to below 1, such as 0.99.");
+}

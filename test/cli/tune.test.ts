@@ -5,6 +5,7 @@ import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { afterAll, beforeAll, describe, expect, it } from "vitest";
 import { lossOf } from "../../src/cli/loss-option.js";
+import { readDecay } from "../../src/cli/option-numbers.js";
 import { optimizerOf, readGroup, scheduleOf } from "../../src/cli/tune/options.js";
 import { loadModel, saveModel } from "../../src/files/disk.js";
 import { readMetadata } from "../../src/onnx/metadata.js";
@@ -266,5 +267,7 @@ describe("what the options say of a step", () => {
       { names: "a=b.*", weightDecay: 0.1 },
     ]);
     for (const wrong of ["w", "=1", "w=", "w=,", "w=-1"]) expect(() => readGroup(wrong)).toThrow();
+    for (const wrong of ["1", "-0.1", "", "much"]) expect(() => readDecay(wrong)).toThrow();
+    expect([readDecay("0"), readDecay("0.999")]).toEqual([0, 0.999]);
   });
 });

@@ -11,6 +11,7 @@ import { addLossOptions } from "../loss-option.js";
 import {
   readCount,
   readCounts,
+  readDecay,
   readNumber,
   readPositive,
   readShare,
@@ -111,7 +112,7 @@ export function addTune(program: Command): void {
     .option(
       "--average <decay>",
       "train to the moving average of the parameters with this decay, such as 0.99",
-      readShare,
+      readDecay,
     )
     .option(
       "--group <pattern=rate,decay...>",
