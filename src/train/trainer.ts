@@ -239,7 +239,7 @@ export class Trainer {
       const width = await this.#blockWidth;
       const model = width === undefined ? built.model : blockedLayout(built.model, width);
       const bytes = () => modelBytes(model);
-      const settings = { threads, memoryPattern: false };
+      const settings = { threads, spinning: true, memoryPattern: false };
       return { ...built, handle: await this.#runtime.acquire(`${this.#key} ${key}`, bytes, settings) };
     };
     const session = open();
