@@ -215,6 +215,32 @@ describe("blocked layout", () => {
     expect(rewritten).toBeGreaterThan(20);
   });
 
+  it.for([
+    ["upper automatic padding", { auto_pad: "SAME_UPPER", strides: [2, 2] }, [3, 3], [4, 4]],
+    ["lower automatic padding", { auto_pad: "SAME_LOWER", strides: [2, 2] }, [2, 2], [4, 4]],
+    ["no padding, said so", { auto_pad: "VALID" }, [3, 3], [5, 5]],
+    ["another padding on each side", { pads: [0, 1, 1, 0], strides: [2, 1] }, [3, 3], [3, 6]],
+    ["a flat kernel", { pads: [1, 0, 1, 0] }, [3, 1], [7, 7]],
+  ] as const)("has convolutions with %s", async ([_, attributes, kernel, places], { skip }) => {
+    if (width === undefined) return skip("this processor has no blocked layout");
+    const channels = 2 * width;
+    for (const group of [1, channels]) {
+      const w = weight("w", seeded([channels, channels / group, ...kernel]));
+      const plain = model(
+        graph("one", {
+          nodes: [node("Conv", ["x", "w"], ["y"], { ...attributes, group })],
+          inputs: [valueInfo("x", "float32", [2, channels, 7, 7])],
+          outputs: [valueInfo("y", "float32", [2, channels, ...places])],
+          weights: [w],
+        }),
+      );
+      const blocked = blockedLayout(plain, width);
+      expect(inDomain(blocked)).toContain("Conv");
+      const x = seeded([2, channels, 7, 7]);
+      expectSame(await outputs(blocked, x), await outputs(plain, x));
+    }
+  });
+
   it("leaves values in blocks from one convolution to the next", ({ skip }) => {
     if (width === undefined) return skip("this processor has no blocked layout");
     const made = new Network(2, 2 * width, 8);
