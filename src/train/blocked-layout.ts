@@ -14,6 +14,7 @@ import {
   float,
   graph,
   intAttribute,
+  intsAttribute,
   type Model,
   model as modelOf,
   type Node,
@@ -24,7 +25,9 @@ import {
 } from "../onnx/model.js";
 import { inferValues } from "../onnx/shapes.js";
 import { elementCount, isConcrete, type Shape, sameShape } from "../tensor/shape.js";
+import { tensor } from "../tensor/tensor.js";
 import { Builder, LEAST_OPSET } from "./autodiff/builder.js";
+import { asTurned, backwards, turnedShape, turnedWeights } from "./turned-weights.js";
 
 /** The runtime's operator set for its layout. */
 const DOMAIN = "com.microsoft.nchwc";
@@ -61,6 +64,17 @@ function withDomain(model: Model): Model {
   return copyOf(model, { opsetImport: sets });
 }
 
+/** A convolution but for its weights; `kernel` is their shape. */
+interface Convolution {
+  readonly x: string;
+  readonly bias: string;
+  readonly kernel: Shape;
+  readonly group: number;
+  readonly attributes: readonly Attribute[];
+}
+
+const range = (length: number) => Array.from({ length }, (_, at) => at);
+
 /** One pass over a graph, node by node in running order. */
 class Rewriting {
   readonly #model: Model;
@@ -73,7 +87,7 @@ class Rewriting {
   readonly #blocked = new Map<string, string>();
   /** Those of them that do not exist in the usual layout so far. */
   readonly #onlyBlocked = new Set<string>();
-  /** Activations that are part of a convolution. */
+  /** Nodes that are part of a convolution before them. */
   readonly #done = new Set<Node>();
 
   constructor(model: Model, width: number) {
@@ -100,7 +114,8 @@ class Rewriting {
 
   #rewrite(node: Node): void {
     if (node.domain === "") {
-      if (this.#convolution(node) || this.#elementwise(node) || this.#joined(node)) return;
+      if (this.#filtersFirst(node) || this.#convolution(node) || this.#transposedConvolution(node)) return;
+      if (this.#elementwise(node) || this.#joined(node)) return;
       if (this.#sumPerChannel(node)) return;
     }
     for (const name of reads(node)) this.#usual(name);
@@ -108,14 +123,85 @@ class Rewriting {
   }
 
   #convolution(node: Node): boolean {
+    if (node.opType !== "Conv") return false;
     const [x = "", weights = "", bias = ""] = node.input;
-    const [y = ""] = node.output;
-    if (node.opType !== "Conv" || this.#types.get(x)?.dtype !== "float32") return false;
-    const [from, to, kernel] = [x, y, weights].map((name) => this.#shape(name));
-    if (from?.length !== 4 || !to || !kernel) return false;
+    const kernel = this.#shape(weights);
+    if (!kernel) return false;
+    const group = intAttribute(node, "group", 1);
+    return this.#blockedConvolution(
+      { x, bias, kernel, group, attributes: node.attribute },
+      node.output[0] ?? "",
+      {
+        all: (isFirst) => this.#filters(weights, kernel, isFirst),
+        each: () => this.#inBlocks(weights),
+      },
+    );
+  }
+
+  /**
+   * A convolution of single planes by one block of filters, whose results are wanted filter by filter for all planes of
+   * a group: blocks of all its planes lie as those of one image.
+   */
+  #filtersFirst(node: Node): boolean {
+    const [x = "", weights = "", bias = ""] = node.input;
+    const [kernel, made] = [this.#shape(weights), this.#shape(node.output[0] ?? "")];
+    if (!kernel) return false;
+    const grouping = this.#onlyReader(node.output[0] ?? "");
+    const turning = grouping?.opType === "Reshape" ? this.#onlyReader(grouping.output[0] ?? "") : undefined;
+    const [groups = 1, planes = 1, filters = 1] = this.#shape(grouping?.output[0] ?? "") ?? [];
+    const [, block = 1, height = 1, columns = 1] = made ?? [];
+    const isFit =
+      node.opType === "Conv" &&
+      bias === "" &&
+      this.#types.get(x)?.dtype === "float32" &&
+      this.#shape(x)?.[1] === 1 &&
+      [block, filters].every((count) => count === this.#width) &&
+      kernel.slice(2).every((size, axis) => size <= (made?.[axis + 2] ?? 0));
+    const isTurned = turning?.opType === "Transpose" && intsAttribute(turning, "perm")?.join() === "0,2,1,3";
+    if (!isFit || !isTurned || !grouping) return false;
+    const blocks = this.#own("Conv", [this.#usual(x), this.#filters(weights, kernel, true)], node.attribute);
+    const images = this.#builder.reshape(blocks, [groups, filters, planes * height, columns]);
+    const first = this.#own("ReorderOutput", [images], [attribute("channels", filters)]);
+    const shape = this.#builder.ints([groups, filters, planes, height * columns]);
+    this.#builder.nodes.push(newNode("Reshape", [first, shape], turning.output));
+    this.#done.add(grouping).add(turning);
+    return true;
+  }
+
+  /** A transposed convolution that is a convolution with its weights turned round. */
+  #transposedConvolution(node: Node): boolean {
+    const turned = asTurned(node, this.#shape(node.input[1] ?? ""));
+    if (!turned) return false;
+    const { x, bias, weights, shape, group } = turned;
+    const kernel = turnedShape(turned);
+    const attributes = Object.entries(turned.attributes).map(([name, value]) => attribute(name, value));
+    return this.#blockedConvolution({ x, bias, kernel, group, attributes }, node.output[0] ?? "", {
+      all: (isFirst) =>
+        isFirst || (shape[1] ?? 0) % this.#width !== 0
+          ? this.#filters(
+              turnedWeights(this.#builder, { ...turned, weights: this.#usual(weights) }),
+              kernel,
+              isFirst,
+            )
+          : this.#turnedFilters(weights, shape),
+      each: () =>
+        this.#inBlocks(turnedWeights(this.#builder, { ...turned, weights: this.#usual(weights) }), kernel),
+    });
+  }
+
+  /**
+   * Writes a convolution, where its channels fill blocks.
+   * @param weights how they come into the runtime's order, over all channels or one channel each
+   */
+  #blockedConvolution(
+    { x, bias, kernel, group, attributes }: Convolution,
+    y: string,
+    weights: { readonly all: (isFirst: boolean) => string; readonly each: () => string },
+  ): boolean {
+    const to = this.#shape(y);
+    if (this.#types.get(x)?.dtype !== "float32" || this.#shape(x)?.length !== 4 || !to) return false;
     const [filters = 1, own = 1, ...window] = kernel;
     const width = this.#width;
-    const group = intAttribute(node, "group", 1);
     const isDepthwise = group > 1 && group === filters && own === 1;
     const isFirst = group === 1 && own < width;
     const isWhole = group === 1 && own % width === 0;
@@ -124,24 +210,29 @@ class Rewriting {
     if (!isDepthwise && window.some((size, axis) => size > (to[axis + 2] ?? 0))) return false;
     const inputs = [
       isFirst ? this.#usual(x) : this.#inBlocks(x),
-      isDepthwise ? this.#inBlocks(weights) : this.#filters(weights, kernel, isFirst),
+      isDepthwise ? weights.each() : weights.all(isFirst),
       ...(bias === "" ? [] : [this.#usual(bias)]),
     ];
     const activation = this.#activation(y);
-    const made = this.#own("Conv", inputs, [...node.attribute, ...(activation?.attributes ?? [])]);
+    const made = this.#own("Conv", inputs, [...attributes, ...(activation?.attributes ?? [])]);
     this.#keep(activation?.output ?? y, made);
     return true;
   }
 
-  /** The only reader of a value, where a convolution can do its work as well. */
+  /** What reads a value, where a convolution can do its work as well. */
   #activation(value: string): { output: string; attributes: Attribute[] } | undefined {
-    const [reader, ...others] = this.#index.consumers.get(value) ?? [];
-    if (!reader || others.length > 0 || reader.domain !== "" || this.#index.outputNames.includes(value))
-      return undefined;
-    const attributes = this.#activationOf(reader);
+    const reader = this.#onlyReader(value);
+    const attributes = reader && this.#activationOf(reader);
     if (!attributes) return undefined;
     this.#done.add(reader);
     return { output: reader.output[0] ?? "", attributes };
+  }
+
+  /** The node that alone reads a value, which is no output either. */
+  #onlyReader(value: string): Node | undefined {
+    const [reader, ...others] = this.#index.consumers.get(value) ?? [];
+    const isOnly = reader?.domain === "" && others.length === 0 && !this.#index.outputNames.includes(value);
+    return isOnly ? reader : undefined;
   }
 
   #activationOf({ opType, input }: Node): Attribute[] | undefined {
@@ -154,14 +245,36 @@ class Rewriting {
 
   /**
    * Weights over all channels, as the runtime has them: blocks of filters outside, then blocks of channels, places,
-   * the channels of a block, and the filters of a block inside. With few channels there is one block of them.
+   * the channels of a block, and the filters of a block inside. With few channels there is one block of them. Filters
+   * come into blocks as channels do, of an image that has all else in one column.
    */
   #filters(weights: string, shape: Shape, isFirst: boolean): string {
     const [filters = 1, ...rest] = shape;
-    const given = this.#usual(weights);
-    const inner = isFirst ? given : this.#own("ReorderInput", [given]);
-    const rows = this.#builder.reshape(inner, [filters / this.#width, this.#width, elementCount(rest)]);
-    return this.#builder.reshape(this.#builder.transpose(rows, [0, 2, 1]), shape);
+    const inner = isFirst ? this.#usual(weights) : this.#inBlocks(weights, shape);
+    const column = this.#builder.reshape(inner, [1, filters, elementCount(rest), 1]);
+    return this.#builder.reshape(this.#own("ReorderInput", [column]), shape);
+  }
+
+  /**
+   * The same of weights that are to be turned round. With their channels in blocks, as the convolution itself has them
+   * on the way, the channels of a block lie side by side already: whole rows are moved, and the places of the kernel
+   * turned.
+   * @param shape of the weights as they are, [filters, channels, ...kernel], both in whole blocks
+   */
+  #turnedFilters(weights: string, shape: Shape): string {
+    const width = this.#width;
+    const [filters = 1, channels = 1, ...kernel] = shape;
+    const size = elementCount(kernel);
+    const rows = this.#builder.reshape(this.#inBlocks(weights), [(filters * channels * size) / width, width]);
+    const order = range(channels / width).flatMap((block) =>
+      range(filters / width).flatMap((outer) =>
+        backwards(size).flatMap((place) =>
+          range(width).map((inner) => ((outer * width + inner) * (channels / width) + block) * size + place),
+        ),
+      ),
+    );
+    const places = this.#builder.constant(tensor("int32", [order.length], Int32Array.from(order)));
+    return this.#builder.reshape(this.#builder.op("Gather", [rows, places]), [channels, filters, ...kernel]);
   }
 
   /** Operands of one shape, or single numbers. One in blocks is enough: taking the others there costs one pass. */
@@ -241,10 +354,9 @@ class Rewriting {
   }
 
   /** The name of a value in blocks. Its blocks go on from image to image, where only all channels together fill some. */
-  #inBlocks(value: string): string {
+  #inBlocks(value: string, shape = this.#shape(value) ?? []): string {
     const known = this.#blocked.get(value);
     if (known !== undefined) return known;
-    const shape = this.#shape(value) ?? [];
     const [images = 1, channels = 1, ...sizes] = shape;
     const name =
       channels % this.#width === 0

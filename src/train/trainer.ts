@@ -25,6 +25,7 @@ import {
 } from "./step-model.js";
 import { requireClasses } from "./targets.js";
 import type { TrainingModel } from "./training-model.js";
+import { withTurnedWeights } from "./turned-weights.js";
 
 /** What is trained and how. */
 export interface TrainerOptions extends UpdateOptions {
@@ -237,7 +238,7 @@ export class Trainer {
       const { threads = 1 } = this.#options;
       this.#blockWidth ??= blockWidth(openModelOn(this.#runtime));
       const width = await this.#blockWidth;
-      const model = width === undefined ? built.model : blockedLayout(built.model, width);
+      const model = withTurnedWeights(width === undefined ? built.model : blockedLayout(built.model, width));
       const bytes = () => modelBytes(model);
       const settings = { threads, spinning: true, memoryPattern: false };
       return { ...built, handle: await this.#runtime.acquire(`${this.#key} ${key}`, bytes, settings) };

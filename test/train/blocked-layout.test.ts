@@ -241,6 +241,31 @@ describe("blocked layout", () => {
     }
   });
 
+  it("has gradients tile by tile", { timeout: 60_000 }, async ({ skip }) => {
+    if (width === undefined) return skip("this processor has no blocked layout");
+    const channels = Math.ceil(48 / width) * width;
+    for (const [images, size] of [
+      [2, 8],
+      [3, 9],
+    ] as const) {
+      const made = new Network(images, channels, size);
+      const conv = { kernel: 3, stride: 1, dilation: 1, pad: 1, bias: true } as const;
+      made.add({ kind: "conv", filters: channels, ...conv } as Layer);
+      made.add({ kind: "relu" });
+      made.add({ kind: "conv", filters: channels, ...conv } as Layer);
+      const { model: step, gradients } = differentiate(made.done(), {
+        of: "y",
+        withRespectTo: [...made.weights.keys()],
+      });
+      step.graph.output.push(...[...gradients.values()].map((name) => valueInfo(name, "float32")));
+      const blocked = blockedLayout(step, width);
+      const left = blocked.graph.node.filter(({ opType, domain }) => /^Conv/.test(opType) && domain === "");
+      expect(left.map(({ opType }) => opType)).toEqual([]);
+      const x = seeded(made.input);
+      expectSame(await outputs(blocked, x), await outputs(step, x));
+    }
+  });
+
   it("leaves values in blocks from one convolution to the next", ({ skip }) => {
     if (width === undefined) return skip("this processor has no blocked layout");
     const made = new Network(2, 2 * width, 8);
@@ -253,12 +278,14 @@ describe("blocked layout", () => {
     made.add({ kind: "conv", filters: 2 * width, ...conv } as Layer);
     const blocked = blockedLayout(made.done(), width);
     expect(inDomain(blocked)).toEqual([
-      // Weights, and the input: then nothing until the two outputs.
+      // The input and weights, those over all channels twice: then nothing until the two outputs.
+      "ReorderInput",
       "ReorderInput",
       "ReorderInput",
       "Conv",
       "ReorderInput",
       "Conv",
+      "ReorderInput",
       "ReorderInput",
       "Conv",
       "ReorderOutput",
