@@ -96,6 +96,20 @@ export class Network {
     });
   }
 
+  /**
+   * A batch norm of scale 1 and shift 0, with the weights NAME.weight and NAME.bias; its statistics NAME.running_mean and
+   * NAME.running_var, 0 and 1, are those of nothing before it was trained in batch mode.
+   * @throws PolyheadError INVALID_ARGUMENT for an input without channels
+   */
+  batchNorm(name: string, x: Layer): Layer {
+    const [, channels] = x.shape;
+    if (typeof channels !== "number") throw unlike(name, x, "[batch, channels, ...]");
+    const operands = ["weight", "bias", "running_mean", "running_var"].map((each) => `${name}.${each}`);
+    for (const [at, operand] of operands.entries())
+      this.#keep(operand, filled([channels], at % 3 === 0 ? 1 : 0));
+    return this.#add("BatchNormalization", name, [x.name, ...operands], { shape: x.shape });
+  }
+
   /** max(x, 0). */
   relu(name: string, x: Layer): Layer {
     return this.#add("Relu", name, [x.name], { shape: x.shape });
