@@ -3,6 +3,7 @@ import { PolyheadError } from "../base/errors.js";
 import type { OpenModel } from "../onnx/runner.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { differentiate } from "./autodiff/differentiate.js";
+import { withBatchStatistics } from "./batch-norms.js";
 import { type LossTerm, withLoss } from "./losses.js";
 import { requireClasses } from "./targets.js";
 import type { TrainingModel } from "./training-model.js";
@@ -33,7 +34,8 @@ export async function batchGradients(
   terms: readonly TargetTerm[],
   names: readonly string[] = model.parameters,
 ): Promise<BatchGradients> {
-  const bound = model.bound(new Map([...inputs].map(([name, { shape }]) => [name, shape])));
+  const shapes = new Map([...inputs].map(([name, { shape }]) => [name, shape]));
+  const { model: bound, norms } = model.boundForStep(shapes, names);
   const named = terms.map((term, place) => ({
     ...term,
     target: targetName(place),
@@ -45,7 +47,7 @@ export async function batchGradients(
     requireClasses(target, classes[place]);
   });
   const { model: both, gradients } = differentiate(whole, { of: loss, withRespectTo: names });
-  const session = await open(both, "all");
+  const session = await open(withBatchStatistics(both, norms), "all");
   try {
     const targets = terms.map(({ target }, place) => [targetName(place), target] as const);
     const results = await session.run(new Map([...inputs, ...targets]));

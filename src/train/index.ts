@@ -2,6 +2,7 @@
 
 export * from "./array-batches.js";
 export * from "./autodiff/differentiate.js";
+export * from "./batch-norms.js";
 export * from "./bind-shapes.js";
 export * from "./gradients.js";
 export * from "./initial.js";

@@ -4,7 +4,7 @@
  * Here they become separate again, so that training does what it does where the model came from.
  */
 import { withGraph } from "../onnx/extract.js";
-import { GraphIndex, reads } from "../onnx/graph.js";
+import { freeNames, GraphIndex, reads } from "../onnx/graph.js";
 import { canonicalDomain, copyOf, type Model, type Node, subgraphs, type Weight } from "../onnx/model.js";
 import { weightBytes, weightDtype, weightShape } from "../onnx/weight.js";
 import { byteLength } from "../tensor/dtype.js";
@@ -21,6 +21,12 @@ const SETTINGS: Readonly<Record<string, readonly number[]>> = {
   Resize: [1, 2],
   Upsample: [1],
 };
+
+/** The inputs of a batch norm that are statistics. */
+const STATISTICS: ReadonlyMap<number, string> = new Map([
+  [3, "mean"],
+  [4, "variance"],
+]);
 
 /** How far up a weight is looked for that tells two uses apart. */
 const MAX_CLIMB = 64;
@@ -41,9 +47,12 @@ export interface Parameters {
  * without such nodes. One whose elements are all equal and that is used in several places directly is one parameter
  * for each place too (`NAME`, then `NAME@NODE`), unless the nearest weights before the places are the same: then a
  * whole layer is used twice. Any other initializer is one parameter however often it is used.
+ *
+ * Statistics of a batch norm belong to it, and to norms with the same scale and shift: there one norm is used twice. What
+ * else reads the same initializer keeps it, and the statistics become `NAME@NODE.mean` and `NAME@NODE.variance`.
  */
 export function separateParameters(given: Model): Parameters {
-  const separated = withoutMergedUses(withoutIdentities(given));
+  const separated = withOwnStatistics(withoutMergedUses(withoutIdentities(given)));
   const settings = settingsOf(separated);
   const names = separated.graph.initializer
     .filter((weight) => isFloat(weight) && !settings.has(weight.name) && !isNumber(weight, separated))
@@ -120,6 +129,46 @@ function nearestWeight(index: GraphIndex, from: Node, uniform: ReadonlySet<strin
     level = inputs.flatMap((name) => index.producers.get(name) ?? []);
   }
   return undefined;
+}
+
+/** Statistics of batch norms that something else reads too become initializers of their own. */
+function withOwnStatistics(model: Model): Model {
+  const weights = new Map(model.graph.initializer.map((weight) => [weight.name, weight]));
+  /** Who has an initializer: a norm, by scale, shift and place, or anybody. */
+  const owners = new Map<string, Map<string, string>>();
+  const outputs = model.graph.output.map(({ name }) => name);
+  const readElsewhere = model.graph.node.flatMap((each) => {
+    const own = statisticsOf(each);
+    const inner = subgraphs(each).flatMap(freeNames);
+    return [...each.input.filter((_, place) => !own.has(place)), ...inner];
+  });
+  for (const name of [...readElsewhere, ...outputs]) owners.set(name, new Map([["", name]]));
+  const made: Weight[] = [];
+  const node = model.graph.node.map((each) => {
+    const own = statisticsOf(each);
+    if (own.size === 0) return each;
+    const [, scale, shift] = each.input;
+    const input = each.input.map((name, place) => {
+      const weight = weights.get(name);
+      const kind = own.get(place);
+      if (!weight || kind === undefined) return name;
+      const names = owners.get(name) ?? new Map<string, string>();
+      const owner = JSON.stringify([scale, shift, place]);
+      const free = names.size === 0 ? name : `${name}@${each.name || each.output[0]}.${kind}`;
+      const known = names.get(owner) ?? free;
+      if (!names.has(owner) && names.size > 0) made.push(copyOf(weight, { name: known }));
+      owners.set(name, names.set(owner, known));
+      return known;
+    });
+    return copyOf(each, { input });
+  });
+  if (made.length === 0) return model;
+  return withGraph(model, copyOf(model.graph, { node, initializer: [...model.graph.initializer, ...made] }));
+}
+
+/** The places of a node's inputs that are statistics. */
+function statisticsOf({ opType, domain }: Node): ReadonlyMap<number, string> {
+  return opType === "BatchNormalization" && canonicalDomain(domain) === "" ? STATISTICS : new Map();
 }
 
 /** Initializers that are nothing but settings. */

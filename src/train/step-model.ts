@@ -1,8 +1,8 @@
 /**
- * The training step as one ONNX graph: loss, gradients and the update of every trained parameter. Parameters and
- * the optimiser's state are inputs and, renewed, outputs, so that whoever runs the graph can leave them where the
- * runtime put them. Gradients may instead be added up over several batches first: then one graph adds and
- * another one updates.
+ * The training step as one ONNX graph: loss, gradients and the update of every trained parameter. Parameters, running
+ * statistics and the optimiser's state are inputs and, renewed, outputs, so that whoever runs the graph can leave them where
+ * the runtime put them. Gradients may instead be added up over several batches first: then one graph adds and
+ * another one updates; statistics follow each batch.
  */
 import { withGraph } from "../onnx/extract.js";
 import { copyOf, graph, type Model, model as modelOf, opsetVersion, valueInfo } from "../onnx/model.js";
@@ -10,6 +10,7 @@ import { weightShape } from "../onnx/weight.js";
 import type { Shape } from "../tensor/shape.js";
 import { Builder, LEAST_OPSET } from "./autodiff/builder.js";
 import { differentiate } from "./autodiff/differentiate.js";
+import { type BatchNorm, renewedStatistics, withBatchStatistics } from "./batch-norms.js";
 import { type Optimizer, stateCount, stepScalars, updated } from "./optimizers.js";
 
 /** Settings of a parameter, or of several. */
@@ -25,7 +26,7 @@ export interface UpdateOptions {
   readonly optimizer: Optimizer;
   /** The gradient of all parameters together is scaled down to this Euclidean length. */
   readonly clipNorm?: number | undefined;
-  /** Decay of an exponential moving average of the parameters, which is kept beside them. */
+  /** Decay of an exponential moving average of parameters and running statistics, which is kept beside them. */
   readonly average?: number | undefined;
   /** The group of a parameter. */
   readonly groupOf?: (parameter: string) => ParameterGroup;
@@ -35,6 +36,7 @@ export interface UpdateOptions {
 export interface StateValue {
   /** Names it among all that stays: `PARAMETER`, `PARAMETER/1`, ... */
   readonly name: string;
+  /** The initializer that it belongs to: a parameter, or running statistics. */
   readonly parameter: string;
   /** What it begins with. */
   readonly start: "parameter" | "zeros";
@@ -57,24 +59,32 @@ export interface StepModel {
 /** A value that a name belongs to: state of a parameter by number. */
 const stateName = (parameter: string, place: string | number) => `${parameter}/${place}`;
 
-/** The state that is the moving average of a parameter. */
+/** The state that is the moving average of a parameter, or of statistics. */
 export function averageName(parameter: string): string {
   return stateName(parameter, "average");
+}
+
+/** What a step is, beside the update of parameters. */
+export interface StepOptions {
+  /** Only add the gradients, divided by this number, to those that are there. */
+  readonly accumulate?: number | undefined;
+  /** Batch norms of the model that are in batch mode; none by default. Those that the loss does not see stay. */
+  readonly norms?: readonly BatchNorm[] | undefined;
 }
 
 /**
  * The whole step.
  * @param whole a model with a loss, shapes bound
- * @param accumulate only add the gradients, divided by this number, to those that are there
  */
 export function stepModel(
   whole: Model,
   loss: string,
   parameters: readonly string[],
   options: UpdateOptions,
-  accumulate?: number,
+  { accumulate, norms = [] }: StepOptions = {},
 ): StepModel {
-  const { model, gradients } = differentiate(whole, { of: loss, withRespectTo: parameters });
+  const { model: written, gradients } = differentiate(whole, { of: loss, withRespectTo: parameters });
+  const model = withBatchStatistics(written, norms);
   const trained = inOrderOfLayers(parameters, model, gradients);
   const shapes = new Map(whole.graph.initializer.map((each) => [each.name, weightShape(each)]));
   const builder = new Builder(opsetVersion(model) ?? LEAST_OPSET, namesIn(model), "update");
@@ -83,17 +93,24 @@ export function stepModel(
     shape: shapes.get(name) ?? [],
     gradient: gradients.get(name) ?? "",
   }));
-  const read = pairs.map(
-    ({ name, shape }): StateValue => ({ name, parameter: name, start: "parameter", shape, input: name }),
-  );
-  const part: Part =
+  const made = new Set(model.graph.node.flatMap(({ output }) => output));
+  const seen = norms.filter(({ batchMean }) => made.has(batchMean));
+  const statistics = [...renewedStatistics(builder, seen)].map(([name, output]) => ({
+    ...asItIs(name, shapes.get(name) ?? []),
+    output,
+  }));
+  const ofStep: Part =
     accumulate === undefined
-      ? writeUpdates(builder, pairs, options)
+      ? writeUpdates(builder, pairs, statistics, options)
       : {
-          state: [...read, ...writeSums(builder, pairs, accumulate)],
+          state: [
+            ...pairs.map(({ name, shape }) => asItIs(name, shape)),
+            ...writeSums(builder, pairs, accumulate),
+          ],
           scalars: new Map<string, string>(),
           results: [],
         };
+  const part = { ...ofStep, state: [...statistics, ...ofStep.state] };
   const inputs = part.state.map(({ input, shape }) => valueInfo(input, "float32", shape));
   const kept = new Set(part.state.map(({ input }) => input));
   const outputs = [
@@ -130,11 +147,20 @@ function inOrderOfLayers(
   return parameters.filter((name) => gradients.has(name)).sort((a, b) => placeOf(b) - placeOf(a));
 }
 
-/** The second half of an accumulated step: reads the sums, updates, and sets the sums to zero. */
-export function updateModel(parameters: ReadonlyMap<string, Shape>, options: UpdateOptions): StepModel {
-  const builder = new Builder(LEAST_OPSET, parameters.keys(), "update");
+/**
+ * The second half of an accumulated step: reads the sums, updates, and sets the sums to zero. Statistics have followed by
+ * then; they are read where their average is kept.
+ */
+export function updateModel(
+  parameters: ReadonlyMap<string, Shape>,
+  statistics: ReadonlyMap<string, Shape>,
+  options: UpdateOptions,
+): StepModel {
+  const builder = new Builder(LEAST_OPSET, [...parameters.keys(), ...statistics.keys()], "update");
   const pairs = [...parameters].map(([name, shape]) => ({ name, shape, gradient: stateName(name, "sum") }));
-  const part = writeUpdates(builder, pairs, options);
+  const read =
+    options.average === undefined ? [] : [...statistics].map(([name, shape]) => asItIs(name, shape));
+  const part = writeUpdates(builder, pairs, read, options);
   const sums = pairs.map(({ name, shape, gradient }) => ({
     name: gradient,
     parameter: name,
@@ -143,7 +169,7 @@ export function updateModel(parameters: ReadonlyMap<string, Shape>, options: Upd
     input: gradient,
     output: builder.op("Mul", [gradient, builder.scalar(0, "float32")]),
   }));
-  const state = [...part.state, ...sums];
+  const state = [...read, ...part.state, ...sums];
   const info = (name: string, shape?: Shape) => valueInfo(name, "float32", shape);
   const whole = modelOf(
     graph("update", {
@@ -160,15 +186,15 @@ export function updateModel(parameters: ReadonlyMap<string, Shape>, options: Upd
   return { model: whole, state, scalars: part.scalars, results: part.results };
 }
 
-/** The model itself with parameters as inputs, to ask it what it answers at this point of the training. */
-export function answerModel(bound: Model, parameters: readonly string[]): StepModel {
-  const wanted = new Set(parameters);
+/**
+ * The model itself with parameters and statistics as inputs, to ask it what it answers at this point of the training.
+ * @param names of these initializers
+ */
+export function answerModel(bound: Model, names: readonly string[]): StepModel {
+  const wanted = new Set(names);
   const state = bound.graph.initializer
     .filter(({ name }) => wanted.has(name))
-    .map((each): StateValue => {
-      const { name } = each;
-      return { name, parameter: name, start: "parameter", shape: weightShape(each), input: name };
-    });
+    .map((each) => asItIs(each.name, weightShape(each)));
   const main = copyOf(bound.graph, {
     initializer: bound.graph.initializer.filter(({ name }) => !wanted.has(name)),
     input: [...bound.graph.input, ...state.map(({ input, shape }) => valueInfo(input, "float32", shape))],
@@ -185,6 +211,11 @@ interface Pair {
 
 type Part = Pick<StepModel, "state" | "scalars" | "results">;
 
+/** An initializer as state that is read. */
+function asItIs(name: string, shape: Shape): StateValue {
+  return { name, parameter: name, start: "parameter", shape, input: name };
+}
+
 function writeSums(builder: Builder, pairs: readonly Pair[], count: number): StateValue[] {
   const share = builder.scalar(1 / count, "float32");
   return pairs.map(({ name, shape, gradient }) => {
@@ -194,7 +225,13 @@ function writeSums(builder: Builder, pairs: readonly Pair[], count: number): Sta
   });
 }
 
-function writeUpdates(builder: Builder, pairs: readonly Pair[], options: UpdateOptions): Part {
+/** @param statistics as they are after the batch; where averages are kept, theirs are too */
+function writeUpdates(
+  builder: Builder,
+  pairs: readonly Pair[],
+  statistics: readonly StateValue[],
+  options: UpdateOptions,
+): Part {
   const { optimizer, clipNorm, average, groupOf = (): ParameterGroup => ({}) } = options;
   const rate = builder.name("rate");
   const scalars = new Map([...stepScalars(optimizer, 1).keys()].map((name) => [name, builder.name(name)]));
@@ -228,8 +265,12 @@ function writeUpdates(builder: Builder, pairs: readonly Pair[], options: UpdateO
       ...(average === undefined ? [] : [averaged(builder, of, made.parameter, average)]),
     ];
   });
+  const ofStatistics =
+    average === undefined
+      ? []
+      : statistics.map((each) => averaged(builder, each, each.output ?? each.input, average));
   return {
-    state,
+    state: [...ofStatistics, ...state],
     scalars: new Map([["rate", rate], ...scalars]),
     results: length === undefined ? [] : [length],
   };
@@ -237,14 +278,14 @@ function writeUpdates(builder: Builder, pairs: readonly Pair[], options: UpdateO
 
 function averaged(
   builder: Builder,
-  of: Pick<StateValue, "parameter" | "shape">,
+  { parameter, shape }: Pick<StateValue, "parameter" | "shape">,
   renewed: string,
   decay: number,
 ): StateValue {
-  const input = averageName(of.parameter);
+  const input = averageName(parameter);
   const old = builder.op("Mul", [input, builder.scalar(decay, "float32")]);
   const output = builder.op("Add", [old, builder.op("Mul", [renewed, builder.scalar(1 - decay, "float32")])]);
-  return { ...of, name: input, start: "parameter", input, output };
+  return { parameter, shape, name: input, start: "parameter", input, output };
 }
 
 /** The Euclidean length of all gradients as one vector. */

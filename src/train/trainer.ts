@@ -1,7 +1,7 @@
 /**
- * Training on a runtime of one worker. Parameters and the optimiser's state are tensors that stay in the worker from
- * step to step; only batches go in and losses come out, until the parameters are asked for. For each size of batch
- * there is a session of its own.
+ * Training on a runtime of one worker. Parameters, running statistics and the optimiser's state are tensors that stay in the
+ * worker from step to step; only batches go in and losses come out, until the parameters are asked for. For each size of
+ * batch there is a session of its own.
  */
 import { PolyheadError } from "../base/errors.js";
 import { modelBytes } from "../onnx/write.js";
@@ -9,6 +9,7 @@ import { openModelOn } from "../runtime/open-model.js";
 import type { Handle, Runtime } from "../runtime/runtime.js";
 import { elementCount, formatShape, type Shape, sameShape } from "../tensor/shape.js";
 import { float32, type Tensor } from "../tensor/tensor.js";
+import { differentiate } from "./autodiff/differentiate.js";
 import { blockWidth } from "./block-width.js";
 import { blockedLayout } from "./blocked-layout.js";
 import { type TargetTerm, targetName } from "./gradients.js";
@@ -62,13 +63,20 @@ export class Trainer {
   readonly #model: TrainingModel;
   readonly #options: TrainerOptions;
   readonly #parameters: readonly string[];
+  /** Running statistics that follow the batches. */
+  readonly #statistics: readonly string[];
+  /** Both. */
+  readonly #renewed: readonly string[];
   readonly #key = `trainer ${++trainers}`;
   readonly #sessions = new Map<string, Promise<Session>>();
   readonly #kept = new Map<string, Handle>();
   #blockWidth: Promise<number | undefined> | undefined;
   #steps: number;
 
-  /** @throws PolyheadError INVALID_ARGUMENT for a runtime of several workers, NOT_FOUND for unknown parameters */
+  /**
+   * @throws PolyheadError INVALID_ARGUMENT for a runtime of several workers, NOT_FOUND for unknown parameters,
+   *   MODEL_UNSUPPORTED as {@link TrainingModel.statistics}
+   */
   constructor(runtime: Runtime, model: TrainingModel, options: TrainerOptions) {
     if (runtime.size !== 1) {
       throw new PolyheadError(
@@ -83,6 +91,8 @@ export class Trainer {
     this.#parameters = options.parameters ?? model.parameters;
     this.#steps = options.steps ?? 0;
     model.values(this.#parameters);
+    this.#statistics = model.statistics(this.#parameters);
+    this.#renewed = [...this.#parameters, ...this.#statistics];
   }
 
   /** Steps done, those of the state it began with included. */
@@ -103,11 +113,15 @@ export class Trainer {
     if (!only) throw new PolyheadError("INVALID_ARGUMENT", "A step needs at least one batch; got none.", {});
     const losses: number[] = [];
     if (others.length === 0) {
-      losses.push(await this.#run(await this.#stepSession(only), only, rate));
+      losses.push(await this.#run(await this.#batchSession(only, "step"), only, rate));
     } else {
       for (const batch of list)
-        losses.push(await this.#run(await this.#stepSession(batch, list.length), batch, rate));
-      await this.#run(await this.#updateSession(await this.#stepSession(only, list.length)), undefined, rate);
+        losses.push(await this.#run(await this.#batchSession(batch, list.length), batch, rate));
+      await this.#run(
+        await this.#updateSession(await this.#batchSession(only, list.length)),
+        undefined,
+        rate,
+      );
     }
     this.#steps++;
     const loss = losses.reduce((sum, each) => sum + each, 0) / losses.length;
@@ -119,25 +133,28 @@ export class Trainer {
     );
   }
 
-  /** The loss of a batch, without a step, of what {@link parameters} gives. */
-  async loss({ inputs, terms }: Batch): Promise<number> {
-    const sum = await this.#stepSession({ inputs, terms }, 1);
-    return this.#run({ ...sum, state: this.#asResult(sum.state) }, { inputs, terms }, 0);
+  /** The loss of a batch, without a step, in evaluation mode, of what {@link parameters} gives. */
+  async loss(batch: Batch): Promise<number> {
+    const session = await this.#batchSession(batch, "loss");
+    return this.#run({ ...session, state: this.#asResult(session.state) }, batch, 0);
   }
 
   /**
-   * All outputs of the model for inputs, with the parameters that {@link parameters} gives.
+   * All outputs of the model for inputs, in evaluation mode, with what {@link parameters} gives.
    * @throws PolyheadError INPUT_MISMATCH, LOAD_FAILED, RUN_FAILED, WORKER_LOST
    */
   async answers(inputs: ReadonlyMap<string, Tensor>): Promise<ReadonlyMap<string, Tensor>> {
-    const shapes = new Map([...inputs].map(([name, { shape }]) => [name, shape]));
+    const shapes = shapesOf(inputs);
     const session = await this.#session(JSON.stringify(["answers", [...shapes]]), () =>
-      answerModel(this.#model.bound(shapes), this.#parameters),
+      answerModel(this.#model.bound(shapes), this.#renewed),
     );
     return this.#results({ ...session, state: this.#asResult(session.state) }, { inputs, terms: [] }, 0);
   }
 
-  /** What training has come to: the moving average of the parameters where one is kept, else the parameters as they are. */
+  /**
+   * What training has come to, by initializer: parameters, and in batch mode the running statistics of batch norms; of
+   * each the moving average where one is kept.
+   */
   async parameters(): Promise<Map<string, Tensor>> {
     return this.resultOf(await this.state());
   }
@@ -145,7 +162,7 @@ export class Trainer {
   /** The parameters out of a {@link state}, as {@link parameters} has them. */
   resultOf(state: ReadonlyMap<string, Tensor>): Map<string, Tensor> {
     return new Map(
-      this.#parameters.flatMap((name) => {
+      this.#renewed.flatMap((name) => {
         const value = state.get(this.#options.average === undefined ? name : averageName(name));
         return value ? [[name, value] as const] : [];
       }),
@@ -206,18 +223,25 @@ export class Trainer {
     );
   }
 
-  async #stepSession({ inputs, terms }: Batch, accumulate?: number): Promise<Session> {
-    const shapes = new Map([...inputs].map(([name, { shape }]) => [name, shape]));
+  /** @param kind a whole step, the part of one that so many batches make, or the loss alone */
+  async #batchSession({ inputs, terms }: Batch, kind: "step" | number | "loss"): Promise<Session> {
+    const shapes = shapesOf(inputs);
     const named = terms.map((term, place) => ({
       ...term,
       target: targetName(place),
       dtype: term.target.dtype,
       shape: term.target.shape,
     }));
-    const key = JSON.stringify([[...shapes], named, accumulate]);
-    const session = await this.#session(key, () => {
-      const { model, loss, classes } = withLoss(this.#model.bound(shapes), named);
-      return { ...stepModel(model, loss, this.#parameters, this.#options, accumulate), classes };
+    const session = await this.#session(JSON.stringify([[...shapes], named, kind]), () => {
+      if (kind === "loss") {
+        const { model, loss, classes } = withLoss(this.#model.bound(shapes), named);
+        const alone = differentiate(model, { of: loss, withRespectTo: [] }).model;
+        return { ...answerModel(alone, this.#renewed), classes };
+      }
+      const { model: bound, norms } = this.#model.boundForStep(shapes, this.#parameters);
+      const { model, loss, classes } = withLoss(bound, named);
+      const how = { norms, ...(kind !== "step" && { accumulate: kind }) };
+      return { ...stepModel(model, loss, this.#parameters, this.#options, how), classes };
     });
     terms.forEach(({ target }, place) => {
       requireClasses(target, session.classes?.[place]);
@@ -226,8 +250,14 @@ export class Trainer {
   }
 
   #updateSession({ state }: StepModel): Promise<Session> {
-    const trained = new Map<string, Shape>(state.map(({ parameter, shape }) => [parameter, shape]));
-    return this.#session("update", () => updateModel(trained, this.#options));
+    const isStatistic = new Set(this.#statistics);
+    const shapesBy = (wanted: boolean) =>
+      new Map<string, Shape>(
+        state.flatMap(({ parameter, shape }) =>
+          isStatistic.has(parameter) === wanted ? [[parameter, shape] as const] : [],
+        ),
+      );
+    return this.#session("update", () => updateModel(shapesBy(false), shapesBy(true), this.#options));
   }
 
   #session(key: string, build: () => Step): Promise<Session> {
@@ -279,4 +309,8 @@ export class Trainer {
     this.#kept.set(name, handle);
     return handle;
   }
+}
+
+function shapesOf(inputs: ReadonlyMap<string, Tensor>): Map<string, Shape> {
+  return new Map([...inputs].map(([name, { shape }]) => [name, shape]));
 }

@@ -1,7 +1,7 @@
 /**
  * A model on its way into training and back. What is trained is a copy in evaluation mode, with functions written
  * out, its parameters separate, a recent operator set and shapes bound; what comes out is the model as it was, with
- * new weights in it.
+ * new weights in it. Batch norms alone may be in training mode, in steps, while answers are those of evaluation.
  */
 import { PolyheadError } from "../base/errors.js";
 import { dynamicBatch } from "../onnx/batch.js";
@@ -16,9 +16,16 @@ import { weight, weightTensor } from "../onnx/weight.js";
 import type { Shape } from "../tensor/shape.js";
 import type { Tensor } from "../tensor/tensor.js";
 import { LEAST_OPSET } from "./autodiff/builder.js";
+import { type BatchNorm, inBatchMode, type NormMode, runningStatistics } from "./batch-norms.js";
 import { bindShapes } from "./bind-shapes.js";
 import { foldBatchNorms } from "./fold-norms.js";
 import { separateParameters } from "./parameters.js";
+
+/** How a model is trained. */
+export interface TrainingModelOptions {
+  /** What batch norms do in a step; frozen by default. In batch mode functions of the model are written out. */
+  readonly norms?: NormMode | undefined;
+}
 
 /** A model that can be trained. */
 export class TrainingModel {
@@ -28,20 +35,26 @@ export class TrainingModel {
   readonly parameters: readonly string[];
   /** What was changed, one sentence each. */
   readonly notes: readonly string[];
+  readonly norms: NormMode;
+  /** In evaluation mode, as it was read and with batch norms folded. */
+  readonly #whole: Model;
   readonly #graph: Model;
 
   /**
    * @throws PolyheadError MODEL_UNSUPPORTED for models that draw random numbers in evaluation or have an operator set
    *   that is too old
    */
-  constructor(given: Model) {
-    const { model, names } = separateParameters(given);
+  constructor(given: Model, { norms = "frozen" }: TrainingModelOptions = {}) {
+    // Statistics that functions read are told apart where the functions are gone.
+    const { model, names } = separateParameters(norms === "batch" ? inlined(given) : given);
     const opened = dynamicBatch(model, inferTypes(model));
     const evaluation = toEvaluation(opened.model);
     this.model = opened.model;
     this.parameters = names;
     this.notes = [...opened.notes, ...evaluation.notes];
-    this.#graph = foldBatchNorms(withRecentOpset(inlined(evaluation.model)));
+    this.norms = norms;
+    this.#whole = withRecentOpset(inlined(evaluation.model));
+    this.#graph = foldBatchNorms(this.#whole);
   }
 
   /** Names of the inputs. */
@@ -56,14 +69,49 @@ export class TrainingModel {
   }
 
   /**
-   * The graph to train, for inputs of these shapes.
+   * The graph that answers, for inputs of these shapes.
    * @throws PolyheadError INPUT_MISMATCH
    */
   bound(shapes: ReadonlyMap<string, Shape>): Model {
     return bindShapes(this.#graph, shapes);
   }
 
-  /** Values of the parameters as the model has them. */
+  /**
+   * The graph that some parameters are trained in, for inputs of these shapes, and its batch norms in batch mode.
+   * @throws PolyheadError INPUT_MISMATCH, also for a batch of one value a channel; MODEL_UNSUPPORTED
+   */
+  boundForStep(
+    shapes: ReadonlyMap<string, Shape>,
+    parameters: readonly string[],
+  ): { readonly model: Model; readonly norms: readonly BatchNorm[] } {
+    if (this.norms === "frozen") return { model: this.bound(shapes), norms: [] };
+    const { model, norms } = inBatchMode(bindShapes(this.#whole, shapes), parameters);
+    return { model: foldBatchNorms(model), norms };
+  }
+
+  /**
+   * Names of the initializers that follow the batches while some parameters are trained: in batch mode the running
+   * statistics of all batch norms that see them.
+   * @throws PolyheadError MODEL_UNSUPPORTED for statistics that are no float32 initializers
+   */
+  statistics(parameters: readonly string[] = this.parameters): string[] {
+    return this.norms === "frozen" ? [] : runningStatistics(this.#whole, parameters);
+  }
+
+  /**
+   * Refuses batch mode where it would change nothing.
+   * @throws PolyheadError MODEL_UNSUPPORTED when no batch norm sees these parameters, or as {@link statistics}
+   */
+  requireNorms(parameters: readonly string[] = this.parameters): void {
+    if (this.norms === "frozen" || this.statistics(parameters).length > 0) return;
+    throw new PolyheadError(
+      "MODEL_UNSUPPORTED",
+      "What is trained has no batch norms that could take the batch's statistics. Exporters fold them into convolutions: export again and keep them, with training=TrainingMode.PRESERVE and do_constant_folding=False in PyTorch; or train without batch mode.",
+      { norms: this.norms },
+    );
+  }
+
+  /** Values of parameters and statistics as the model has them. */
   values(names: readonly string[]): Map<string, Tensor> {
     const weights = new Map(this.model.graph.initializer.map((each) => [each.name, each]));
     return new Map(
@@ -78,7 +126,7 @@ export class TrainingModel {
     );
   }
 
-  /** The model with other values of some parameters. */
+  /** The model with other values of some parameters and statistics. */
   withValues(values: ReadonlyMap<string, Tensor>): Model {
     const initializer = this.model.graph.initializer.map((each) => {
       const value = values.get(each.name);

@@ -36,20 +36,41 @@ const perChannel = (c: Context, value: string, rank: number): string =>
 const overChannels = (c: Context, value: string, rank: number): string =>
   c.sum(value, [0, ...axesFrom(2, rank)], false);
 
+/**
+ * Statistics of the batch: all goes through them. With n = (x - mean) inverse and means over the batch,
+ * scale inverse (dy - mean(dy) - n mean(dy n)), where the sums are those that bias and scale need anyway. Without momentum
+ * the node itself gives mean and variance.
+ */
+function batchStatistics(c: Context, dy: string): ReturnType<Rule> {
+  const shape = c.shape();
+  const rank = shape.length;
+  const axes = [0, ...axesFrom(2, rank)];
+  const count = elementCount(shape) / (shape[1] ?? 1);
+  const isPlain = c.float("momentum", 0.9) === 0;
+  const mean = isPlain ? c.optional(1) : c.mean(c.x(), axes, false);
+  const centred = c.sub(c.x(), perChannel(c, mean, rank));
+  const variance = isPlain ? c.optional(2) : c.mean(c.square(centred), axes, false);
+  const inverse = c.div(1, c.op("Sqrt", [c.add(variance, c.float("epsilon", 1e-5))]));
+  const shift = overChannels(c, dy, rank);
+  const stretch = c.mul(overChannels(c, c.mul(dy, centred), rank), inverse);
+  return [
+    () => {
+      const factor = c.mul(c.x(1), inverse);
+      const [level, slope] = [c.div(shift, count), c.div(c.mul(stretch, inverse), count)];
+      const left = c.sub(dy, perChannel(c, level, rank));
+      const straight = c.mul(centred, perChannel(c, slope, rank));
+      return c.mul(c.sub(left, straight), perChannel(c, factor, rank));
+    },
+    () => stretch,
+    () => shift,
+  ];
+}
+
 /** scale (x - mean) / sqrt(variance + epsilon) + bias, statistics given (evaluation) or taken from the batch. */
 const batchNormalization: Rule = (c, dy) => {
+  if (c.int("training_mode", 0) !== 0) return batchStatistics(c, dy);
   const rank = c.shape().length;
   const epsilon = c.float("epsilon", 1e-5);
-  const scale = () => perChannel(c, c.x(1), rank);
-  if (c.int("training_mode", 0) !== 0) {
-    const axes = [0, ...axesFrom(2, rank)];
-    const norm = () => normalised(c, c.x(), axes, epsilon);
-    return [
-      () => throughNormalisation(c, c.mul(dy, scale()), norm(), axes),
-      () => overChannels(c, c.mul(dy, norm().n), rank),
-      () => overChannels(c, dy, rank),
-    ];
-  }
   const inverse = () => c.div(1, c.op("Sqrt", [c.add(c.x(4), epsilon)]));
   const factor = () => c.mul(c.x(1), inverse());
   const centred = () => overChannels(c, c.mul(dy, c.sub(c.x(), perChannel(c, c.x(3), rank))), rank);
