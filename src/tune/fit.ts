@@ -76,6 +76,7 @@ export interface FitStep {
 
 /** What came out. */
 export interface Fitted {
+  /** With the running statistics that followed, where batch norms were in batch mode. */
   readonly parameters: ReadonlyMap<string, Tensor>;
   /** Loss of each step, before its update. */
   readonly losses: readonly number[];
@@ -193,7 +194,7 @@ export async function fitModel<Target>(options: FitOptions<Target>): Promise<Fit
   }
 
   function atStart(): ReadonlyMap<string, Tensor> {
-    return model.values(wanted);
+    return model.values([...wanted, ...model.statistics(wanted)]);
   }
 
   async function atEnd(): Promise<ReadonlyMap<string, Tensor>> {

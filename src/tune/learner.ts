@@ -11,6 +11,7 @@ import type { Checkpoints } from "../files/checkpoint.js";
 import type { Model } from "../onnx/model.js";
 import { openModelOn } from "../runtime/open-model.js";
 import type { Runtime } from "../runtime/runtime.js";
+import type { NormMode } from "../train/batch-norms.js";
 import { type Choice, choose } from "./choice.js";
 import type { Examples } from "./examples.js";
 import { type FitSettings, type FitStep, type Fitted, fitModel } from "./fit.js";
@@ -23,6 +24,8 @@ import { classTerms, type HeadSettings, type TrainedHead, trainHead } from "./tr
 /** How everything that is not the head is trained. */
 export interface TuningSettings extends Omit<FitSettings, "seed"> {
   readonly augmentation?: Augmentation | undefined;
+  /** What batch norms do; the head before sees the backbone as it was. Frozen by default. */
+  readonly norms?: NormMode | undefined;
 }
 
 /** What a learner works with. */
@@ -155,8 +158,8 @@ export class Learner {
     const { examples, from, head: settings, tuning, runtime, threads } = this.#options;
     const { site } = examples;
     const head = await this.#trainHead(training);
-    const network = await this.#network(head, from);
-    const { augmentation, ...fitting } = tuning;
+    const { augmentation, norms, ...fitting } = tuning;
+    const network = await this.#network(head, from, norms);
     const rows = await examples.values(from, augmentation);
     const held = validation && new SelectedRows(await examples.values(from), validation);
     const targets = training.map((place) => examples.targets[place] ?? 0);
@@ -224,11 +227,12 @@ export class Learner {
     });
   }
 
-  async #network(head: TrainedHead, from: string): Promise<Network> {
+  async #network(head: TrainedHead, from: string, norms?: NormMode): Promise<Network> {
     const { examples, outputs } = this.#options;
     const { tap, pooling } = examples.site;
     const shape = await examples.shapeOf(from);
-    return networkFrom(examples.site, from, shape, this.#headOn({ ...tap, pooling }, head, from), outputs);
+    const whole = this.#headOn({ ...tap, pooling }, head, from);
+    return networkFrom(examples.site, from, shape, whole, outputs, { norms });
   }
 
   /** The head behind what is trained from a place on. */

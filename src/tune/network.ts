@@ -6,7 +6,7 @@ import { withGraph } from "../onnx/extract.js";
 import { copyOf, declaredType, graph, type Model, opsetVersion, valueInfo } from "../onnx/model.js";
 import type { DType } from "../tensor/dtype.js";
 import type { SymbolicShape } from "../tensor/shape.js";
-import { TrainingModel } from "../train/training-model.js";
+import { TrainingModel, type TrainingModelOptions } from "../train/training-model.js";
 import { HEAD_PREFIX, isTrainedInHead } from "./head-network.js";
 import { partOf, type Site } from "./site.js";
 
@@ -37,9 +37,10 @@ export function networkFrom(
   shape: SymbolicShape,
   head: Model,
   outputs: readonly string[] = [],
+  options: TrainingModelOptions = {},
 ): Network {
   const whole = from === site.tap.name ? head : joined(site, from, shape, head, outputs);
-  const training = new TrainingModel(whole);
+  const training = new TrainingModel(whole, options);
   return {
     training,
     trunk: training.parameters.filter((name) => !name.startsWith(HEAD_PREFIX)),

@@ -10,6 +10,7 @@ import type { Model } from "../onnx/model.js";
 import { revisionOf } from "../onnx/revision.js";
 import { openModelOn } from "../runtime/open-model.js";
 import type { Runtime } from "../runtime/runtime.js";
+import { TrainingModel } from "../train/training-model.js";
 import type { ClassificationQuality } from "../vision/classification-quality.js";
 import { type Choice, describeChoice } from "./choice.js";
 import { type Cost, chosenDepth, DEPTH_RULE, type Depth, depthsToTry, millisecondsOf } from "./depths.js";
@@ -30,7 +31,7 @@ import {
   staticCost,
   tapAt,
 } from "./result.js";
-import { leavingPoint, openSite, type Site, type SiteOptions } from "./site.js";
+import { leavingPoint, openSite, partOf, type Site, type SiteOptions } from "./site.js";
 import type { HeadSettings } from "./train-head.js";
 
 /** The ways to train on classes of images. */
@@ -210,6 +211,11 @@ async function attempt(site: Site, examples: Examples, options: TuneImagesOption
         : typeof freeze === "string"
           ? [leavingPoint(site, freeze).value]
           : [site.tap.name, ...depthsToTry(site, freeze.depths).map(({ value }) => value)];
+  const { norms } = tuning;
+  if (norms === "batch" && way !== "head") {
+    const deepest = partOf(site, places.at(-1) ?? site.tap.name, [site.tap.name]);
+    new TrainingModel(deepest, { norms }).requireNorms();
+  }
   const identity = options.checkpoints === undefined ? undefined : await identityOf(examples, options);
   const attempts: Attempt[] = [];
   for (const [at, from] of places.entries()) {

@@ -12,7 +12,8 @@ import { weight } from "../../src/onnx/weight.js";
 import { OrtWorker } from "../../src/runtime/node/ort-worker.js";
 import { Runtime } from "../../src/runtime/runtime.js";
 import { bytesOf, float32, int64, type Tensor } from "../../src/tensor/tensor.js";
-import type { Trainer } from "../../src/train/trainer.js";
+import { Network } from "../../src/train/network.js";
+import { Trainer } from "../../src/train/trainer.js";
 import { TrainingModel } from "../../src/train/training-model.js";
 import { type FitOptions, type Fitted, fitModel } from "../../src/tune/fit.js";
 
@@ -61,6 +62,13 @@ function network(): TrainingModel {
   );
 }
 
+/** 6 -> 8 -> 3 with a batch norm that takes the batch's statistics. */
+function normed(): TrainingModel {
+  const net = new Network(1);
+  const hidden = net.relu("r", net.batchNorm("norm", net.linear("first", net.input("x", ["batch", 6]), 8)));
+  return new TrainingModel(net.model("network", [net.linear("logits", hidden, 3)]), { norms: "batch" });
+}
+
 function options(changes: Partial<FitOptions<number>> = {}): FitOptions<number> {
   return {
     runtime,
@@ -97,11 +105,13 @@ describe("a fit", () => {
   });
 
   const alike = {};
+  const norms = { ...{ average: 0.7, batch: 5, accumulate: 2 }, model: normed() };
   const averaged = { average: 0.7, groups: [{ names: "w1", rate: 0.1, weightDecay: 0.1 }] };
 
   it.each([
     ...[1, 4, 7, 13, 20].map((end) => [end, "one rate", alike] as const),
     ...[4, 7, 20].map((end) => [end, "groups and an average", averaged] as const),
+    ...[1, 7, 20].map((end) => [end, "batch norms that follow, averaged", norms] as const),
   ])("goes on after an end in step %i as if nothing had been, with %s", async (end, name, settings) => {
     const judge = { judge: async () => 0, patience: 100, ...settings };
     const whole = await fitModel(options(judge));
@@ -153,6 +163,30 @@ describe("a fit", () => {
     expect(first(fitted.parameters)).toBe(seen.at(-1));
     // After a step that changed much the average answers differently from the parameters themselves.
     expect(Math.abs((answers[0] ?? 0) - (plain[0] ?? 0))).toBeGreaterThan(1e-4);
+  });
+
+  it("judges in evaluation mode, and hands out statistics that followed, or those that it began with", async () => {
+    const answers: string[] = [];
+    const input = new Map([["x", float32([1, 6], x.slice(0, 6))]]);
+    const judge = async (trainer: Trainer) => {
+      answers.push(bytes(await trainer.answers(input)).logits ?? "");
+      return -answers.length;
+    };
+    const model = normed();
+    const { parameters } = await fitModel(options({ model, judge, epochs: 2 }));
+    const statistics = ["norm.running_mean", "norm.running_var"];
+    expect(model.statistics()).toEqual(statistics);
+    const before = bytes(model.values(statistics));
+    for (const name of statistics) expect(bytes(parameters)[name]).not.toBe(before[name]);
+    expect(answers).toHaveLength(2);
+    const written = new Trainer(runtime, new TrainingModel(model.withValues(parameters)), {
+      optimizer: { kind: "sgd" },
+    });
+    expect(bytes(await written.answers(input)).logits).toBe(answers[1]);
+    await written.close();
+    const start = await fitModel(options({ model, judge, epochs: 2, patience: 2, mayKeepStart: true }));
+    expect(start.epoch).toBe(0);
+    expect(bytes(start.parameters)).toMatchObject(before);
   });
 
   it("leaves alone what has a rate of nothing, and knows every pattern", async () => {

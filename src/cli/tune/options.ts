@@ -3,6 +3,7 @@
 import { InvalidArgumentError } from "commander";
 import { PolyheadError } from "../../base/errors.js";
 import type { ChannelPlace } from "../../teach/pooling.js";
+import type { NormMode } from "../../train/batch-norms.js";
 import type { Optimizer } from "../../train/optimizers.js";
 import type { ParameterRule } from "../../train/parameter-rules.js";
 import type { Schedule } from "../../train/schedules.js";
@@ -59,6 +60,7 @@ export interface TuneOptions extends LossOptions, ControlOptions {
   readonly average?: number;
   readonly group?: readonly RateGroup[];
   readonly accumulate: number;
+  readonly norms: NormMode;
   readonly steps: number;
   readonly seed: number;
   readonly threads: number;

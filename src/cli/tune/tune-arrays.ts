@@ -28,22 +28,24 @@ import { groupsOfRate, optimizerOf, scheduleOf, type TuneOptions } from "./optio
  *   interrupted and is not gone on with
  */
 export async function tuneArrays(path: string, npz: string, options: TuneOptions): Promise<Outcome> {
-  const { way, out, lr = 1e-3, steps, seed, order, accumulate, threads, checkpointSteps } = options;
+  const { way, out, lr = 1e-3, steps, seed, order, accumulate, norms, threads, checkpointSteps } = options;
   const folder = await checkpointFolder(options);
   await requireWritable(out);
   const given = await loadModel(path);
-  const model = new TrainingModel(given);
+  const model = new TrainingModel(given, { norms });
+  model.requireNorms();
   const bytes = await readFileBytes(npz);
   const { loss, ...target } = arrayLossOf(options);
   const batches = arrayBatches(model, readNpz(bytes), { loss, ...target });
   const optimizer = optimizerOf(options);
   const schedule = scheduleOf(options, { kind: "constant", warmup: 0 });
+  const isStatistic = new Set(model.statistics());
   const groups = groupsOfRate(options.group, lr);
   const groupOf = groups && groupsOf(groups, model.parameters);
   const { clip, average } = options;
   const settings = {
     ...{ loss, ...target, optimizer, rate: lr, schedule, clip, average, groups },
-    ...{ steps, seed, order, accumulate },
+    ...{ steps, seed, order, accumulate, norms },
   };
   const data = createHash("sha256").update(bytes).digest("hex");
   const modelRevision = await revisionOf(given);
@@ -80,15 +82,19 @@ export async function tuneArrays(path: string, npz: string, options: TuneOptions
     });
     await saveModel(out, result);
     await rm(folder, { recursive: true, force: true });
+    const renewed = [...trained.parameters.keys()];
+    const statistics = renewed.filter((name) => isStatistic.has(name));
+    const parameters = renewed.filter((name) => !isStatistic.has(name));
     return {
       data: {
         path: out,
         losses: trained.losses,
         final: trained.final,
-        parameters: [...trained.parameters.keys()],
+        parameters,
+        ...(norms === "batch" && { statistics }),
         notes: model.notes,
       },
-      text: describe(out, trained, model.notes),
+      text: describe(out, trained, { parameters, statistics }, model.notes),
     };
   } finally {
     await runtime.close();
@@ -111,13 +117,14 @@ function withTraining(model: Model, training: Readonly<Record<string, unknown>>)
 
 function describe(
   out: string,
-  { losses, final, parameters }: TrainedBatches,
+  { losses, final }: TrainedBatches,
+  { parameters, statistics }: Readonly<Record<"parameters" | "statistics", readonly string[]>>,
   notes: readonly string[],
 ): string[] {
   const shown = (loss: number | undefined) => loss?.toFixed(4) ?? "";
   return [
     ...notes,
-    `${out}: ${parameters.size} parameters trained in ${losses.length} steps`,
+    `${out}: ${parameters.length} parameters trained in ${losses.length} steps${statistics.length > 0 ? `; ${statistics.length} running statistics followed` : ""}`,
     `loss ${shown(losses[0])} in the first step, ${shown(losses.at(-1))} in the last; ${shown(final)} on the first batch afterwards`,
   ];
 }

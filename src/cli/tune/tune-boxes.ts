@@ -56,6 +56,7 @@ export async function tuneBoxes(path: string, data: string, options: TuneOptions
       ...(options.accumulate > 1 && { accumulate: options.accumulate }),
       clipNorm: options.clip ?? TRAINING.clip,
       average: options.average,
+      norms: options.norms,
       groups: groupsOfRate(options.group, rate),
       patience: options.patience ?? TRAINING.patience,
       augmentation: augment === "none" ? undefined : parseAugmentation(augment),

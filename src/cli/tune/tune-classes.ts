@@ -62,6 +62,7 @@ export async function tuneClasses(path: string, data: string, options: ClassTune
         ...(options.accumulate > 1 && { accumulate: options.accumulate }),
         clipNorm: options.clip,
         average: options.average,
+        norms: options.norms,
         groups: groupsOfRate(options.group, rate),
         patience: options.patience ?? TUNING.patience,
         augmentation: augment === "none" ? undefined : parseAugmentation(recordOrName(augment)),

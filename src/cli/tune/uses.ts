@@ -64,6 +64,7 @@ const USES: Readonly<Record<keyof TuneOptions, readonly Learner[]>> = {
   accumulate: STEPPED,
   average: STEPPED,
   group: STEPPED,
+  norms: STEPPED,
   npz: ARRAYS,
   order: ARRAYS,
   steps: ARRAYS,

@@ -1,5 +1,5 @@
 /** `polyhead grad`: loss and gradients of one batch, for comparison with other tools. */
-import type { Command } from "commander";
+import { type Command, Option } from "commander";
 import { loadModel, readFileBytes, writeFileAtomic } from "../../files/disk.js";
 import { OrtWorker } from "../../runtime/node/ort-worker.js";
 import { openModelOn } from "../../runtime/open-model.js";
@@ -7,6 +7,7 @@ import { Runtime } from "../../runtime/runtime.js";
 import { readNpz, writeNpz } from "../../tensor/npz.js";
 import { float32 } from "../../tensor/tensor.js";
 import { arrayBatches } from "../../train/array-batches.js";
+import { NORM_MODES, type NormMode } from "../../train/batch-norms.js";
 import { batchGradients } from "../../train/gradients.js";
 import { TrainingModel } from "../../train/training-model.js";
 import { addLossOptions, arrayLossOf, type LossOptions } from "../loss-option.js";
@@ -14,6 +15,7 @@ import { type Outcome, performs } from "../outcome.js";
 
 interface Options extends LossOptions {
   readonly npz: string;
+  readonly norms: NormMode;
   readonly out: string;
 }
 
@@ -24,12 +26,18 @@ export function addGrad(program: Command): void {
     .description("compute the loss of one batch and its gradients")
     .argument("<model>", "ONNX file")
     .requiredOption("--npz <file>", "arrays x and y: one batch, or several, of which the first is taken")
+    .addOption(
+      new Option("--norms <mode>", "batch norms: frozen uses their running statistics, batch the batch's")
+        .choices(NORM_MODES)
+        .default("frozen"),
+    )
     .requiredOption("--out <file>", "npz file for loss and grad/PARAMETER");
   performs(addLossOptions(command), perform);
 }
 
 async function perform(path: string, options: Options): Promise<Outcome> {
-  const model = new TrainingModel(await loadModel(path));
+  const model = new TrainingModel(await loadModel(path), { norms: options.norms });
+  model.requireNorms();
   const arrays = readNpz(await readFileBytes(options.npz));
   const [batch] = arrayBatches(model, arrays, arrayLossOf(options));
   const runtime = await Runtime.open(() => OrtWorker.start());

@@ -3,6 +3,7 @@ import { availableParallelism } from "node:os";
 import { type Command, Option } from "commander";
 import { PolyheadError } from "../../base/errors.js";
 import { defaultCacheFolder } from "../../teach/feature-cache.js";
+import { NORM_MODES } from "../../train/batch-norms.js";
 import { OPTIMIZER_KINDS } from "../../train/optimizers.js";
 import { SCHEDULE_KINDS } from "../../train/schedules.js";
 import { HEAD_KINDS } from "../../tune/head-network.js";
@@ -120,6 +121,14 @@ export function addTune(program: Command): void {
       readGroup,
     )
     .option("--accumulate <count>", "batches whose gradients make one step", readCount, 1)
+    .addOption(
+      new Option(
+        "--norms <mode>",
+        "batch norms: frozen keeps their running statistics, batch takes the batch's and lets the running ones follow",
+      )
+        .choices(NORM_MODES)
+        .default("frozen"),
+    )
     .option("--steps <count>", "steps to take", readCount, 100)
     .option("--seed <number>", "decides what is left to chance", readWholeNumber, 0)
     .option("--threads <count>", "threads to compute with", readCount, availableParallelism())

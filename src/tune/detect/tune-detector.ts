@@ -20,6 +20,7 @@ import { revisionOf } from "../../onnx/revision.js";
 import { inferTypes } from "../../onnx/shapes.js";
 import { openModelOn } from "../../runtime/open-model.js";
 import type { Runtime } from "../../runtime/runtime.js";
+import type { NormMode } from "../../train/batch-norms.js";
 import { TrainingModel } from "../../train/training-model.js";
 import {
   type DetectionQuality,
@@ -52,6 +53,8 @@ export interface TuneDetectorOptions extends FitSettings {
   readonly trains?: "head" | "all";
   /** Recipe or JSON record, where the backbone does not say it itself. */
   readonly preprocess?: string | undefined;
+  /** What batch norms do where all is trained; frozen by default. */
+  readonly norms?: NormMode | undefined;
   /** Random views of the training images. */
   readonly augmentation?: Augmentation | undefined;
   /** Channels inside the head; 64 by default. */
@@ -112,7 +115,8 @@ export interface DetectorReport {
  *   nothing would be left to learn from or to judge by
  */
 export async function tuneDetector(options: TuneDetectorOptions): Promise<TunedDetector> {
-  const { runtime, trains = "head", width = 64, validation = 0.2, threshold = 0.3, seed, threads } = options;
+  const { runtime, trains = "head", norms, width = 64, validation = 0.2, threshold = 0.3 } = options;
+  const { seed, threads } = options;
   const site = await detectionSite(options.backbone, options.taps, options.preprocess);
   const { preprocessing, maps } = site;
   const data = await boxDataSet(options.listing, options.dataSet);
@@ -143,11 +147,12 @@ export async function tuneDetector(options: TuneDetectorOptions): Promise<TunedD
   const { model: network, names } = centreNetwork(maps, data.labels.length, { width, size, seed });
   const taps = maps.map(({ tap }) => tap);
   const whole = await joinModels(site.model, withMetadata(network, { role: "head", taps }));
-  const trainable = new TrainingModel(whole);
+  const trainable = new TrainingModel(whole, { norms });
   const headOf = await headFinder(whole, taps, Object.values(names));
   const own = new Set(headOf(trainable.model).graph.initializer.map(({ name }) => name));
   const parameters =
     trains === "all" ? trainable.parameters : trainable.parameters.filter((name) => own.has(name));
+  trainable.requireNorms(parameters);
 
   const grid = { classes: data.labels.length, height, width: across, stride };
   const decoding = parseDecoding(
@@ -157,7 +162,10 @@ export async function tuneDetector(options: TuneDetectorOptions): Promise<TunedD
   const judge = (answers: JudgeOptions["answers"]) =>
     judgeDetector({ examples: held, labels: data.labels, preprocessing, decoding, answers });
   const settings = settingsOf(options);
-  const made = { ...settings, width, validation, augmentation: options.augmentation };
+  const made = {
+    ...{ ...settings, width, validation, augmentation: options.augmentation },
+    ...(norms && { norms }),
+  };
   const fitted = await fitModel({
     ...settings,
     ...{ runtime, parameters, threads },
