@@ -5,16 +5,8 @@
  */
 import type { DType } from "../../tensor/dtype.js";
 import type { Dimension, SymbolicShape } from "../../tensor/shape.js";
-import {
-  findAttribute,
-  floatAttribute,
-  type Graph,
-  intAttribute,
-  intsAttribute,
-  type Node,
-  stringAttribute,
-  type Weight,
-} from "../model.js";
+import { findAttribute, type Graph, type Node, type Weight } from "../model.js";
+import { NodeReader } from "../node-reader.js";
 import { frontAxis } from "./sizes.js";
 
 /** One element of a small tensor: a number, a dimension that goes by a name, or not known. Booleans are 0 and 1. */
@@ -40,15 +32,14 @@ export interface Scope {
 }
 
 /** A node together with what is known of its inputs. */
-export class NodeView {
-  readonly node: Node;
+export class NodeView extends NodeReader {
   /** Version of the operator set that the node's operator belongs to. */
   readonly opset: number;
   readonly scope: Scope;
   readonly #inputs: readonly (Known | undefined)[];
 
   constructor(node: Node, opset: number, inputs: readonly (Known | undefined)[], scope: Scope) {
-    this.node = node;
+    super(node);
     this.opset = opset;
     this.scope = scope;
     this.#inputs = inputs;
@@ -62,11 +53,6 @@ export class NodeView {
   /** Number of outputs, those left out included. */
   get outputCount(): number {
     return this.node.output.length;
-  }
-
-  /** Whether the node has this input. */
-  has(place: number): boolean {
-    return (this.node.input[place] ?? "") !== "";
   }
 
   /** Dtype of an input. */
@@ -94,31 +80,6 @@ export class NodeView {
   shapes(): readonly SymbolicShape[] | undefined {
     const shapes = this.node.input.map((_, place) => this.shape(place)).filter((each) => each !== undefined);
     return shapes.length === this.inputCount ? shapes : undefined;
-  }
-
-  /** An INT attribute. */
-  int(name: string, fallback: number): number {
-    return intAttribute(this.node, name, fallback);
-  }
-
-  /** An INTS attribute. */
-  ints(name: string): number[] | undefined {
-    return intsAttribute(this.node, name);
-  }
-
-  /** A FLOAT attribute. */
-  float(name: string, fallback: number): number {
-    return floatAttribute(this.node, name, fallback);
-  }
-
-  /** A STRING attribute. */
-  text(name: string, fallback: string): string {
-    return stringAttribute(this.node, name, fallback);
-  }
-
-  /** Whether the node has the attribute. */
-  hasAttribute(name: string): boolean {
-    return findAttribute(this.node, name) !== undefined;
   }
 
   /** A TENSOR attribute. */

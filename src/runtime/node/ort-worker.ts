@@ -126,5 +126,5 @@ export class OrtWorker implements Backend {
 function withoutRest(value: Tensor): Tensor {
   const { data } = value;
   if (!ArrayBuffer.isView(data)) return value;
-  return 2 * data.byteLength < data.buffer.byteLength ? { ...value, data: data.slice() } : value;
+  return 2 * data.byteLength <= data.buffer.byteLength ? { ...value, data: data.slice() } : value;
 }

@@ -3,16 +3,8 @@
  * formula of its gradient. The formula's operands are names of values or plain numbers.
  */
 import { PolyheadError } from "../../base/errors.js";
-import {
-  type AttributeValue,
-  findAttribute,
-  floatAttribute,
-  intAttribute,
-  intsAttribute,
-  type Node,
-  stringAttribute,
-  type ValueType,
-} from "../../onnx/model.js";
+import type { AttributeValue, Node, ValueType } from "../../onnx/model.js";
+import { NodeReader } from "../../onnx/node-reader.js";
 import { elementCount, isConcrete, type Shape } from "../../tensor/shape.js";
 import { type Builder, type FloatType, floats, type Operand } from "./builder.js";
 
@@ -37,13 +29,12 @@ export interface Forward {
 }
 
 /** A forward node in the hands of its rule. */
-export class Context {
-  readonly node: Node;
+export class Context extends NodeReader {
   readonly builder: Builder;
   readonly #forward: Forward;
 
   constructor(node: Node, builder: Builder, forward: Forward) {
-    this.node = node;
+    super(node);
     this.builder = builder;
     this.#forward = forward;
   }
@@ -66,11 +57,6 @@ export class Context {
   /** Name of an output that the forward node may not have had before. */
   optional(place: number): string {
     return this.#forward.optionalOutput(this.node, place);
-  }
-
-  /** Whether the node has this input. */
-  has(place: number): boolean {
-    return this.x(place) !== "";
   }
 
   /** Gradient with respect to an output; zeros when nothing depends on it. */
@@ -115,26 +101,6 @@ export class Context {
   /** Elements of a small input that does not depend on the graph's inputs. */
   constant(place: number): readonly number[] | undefined {
     return this.#forward.constants.get(this.x(place));
-  }
-
-  int(name: string, fallback: number): number {
-    return intAttribute(this.node, name, fallback);
-  }
-
-  ints(name: string): number[] | undefined {
-    return intsAttribute(this.node, name);
-  }
-
-  float(name: string, fallback: number): number {
-    return floatAttribute(this.node, name, fallback);
-  }
-
-  text(name: string, fallback: string): string {
-    return stringAttribute(this.node, name, fallback);
-  }
-
-  hasAttribute(name: string): boolean {
-    return findAttribute(this.node, name) !== undefined;
   }
 
   /** The attribute `axis`, counted from the front. */
