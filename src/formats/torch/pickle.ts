@@ -14,6 +14,7 @@ import {
   PickledObject,
   unsupported,
 } from "./objects.js";
+import { codeUnit, latin1, longOf, narrowed, quoted, text } from "./pickle-values.js";
 
 /** What a pickle may build, beside plain values. */
 export interface Constructors {
@@ -418,39 +419,4 @@ export function refusedCall(path: string): PolyheadError {
 
 function isBuildable(value: unknown): value is Buildable {
   return typeof value === "object" && value !== null && "build" in value;
-}
-
-function text(bytes: Uint8Array): string {
-  return new TextDecoder("utf-8", { ignoreBOM: true }).decode(bytes);
-}
-
-/** Python 2 text: one letter a byte, so that none is lost. */
-function latin1(bytes: Uint8Array): string {
-  let made = "";
-  for (const byte of bytes) made += String.fromCharCode(byte);
-  return made;
-}
-
-function codeUnit(hex: string): string {
-  return String.fromCharCode(Number.parseInt(hex, 16));
-}
-
-/** Text as Python's `repr` writes it. */
-function quoted(line: string): string {
-  const inner = line.replace(/^(['"])(.*)\1$/, "$2");
-  return inner.replace(/\\(?:x([0-9a-fA-F]{2})|(.))/g, (_, hex, letter) =>
-    hex ? codeUnit(hex) : ({ n: "\n", t: "\t", r: "\r" }[letter as string] ?? letter),
-  );
-}
-
-/** A whole number of any width, little-endian, two's complement. */
-function longOf(bytes: Uint8Array): number | bigint {
-  let value = 0n;
-  for (const byte of bytes.toReversed()) value = (value << 8n) | BigInt(byte);
-  return narrowed(BigInt.asIntN(8 * bytes.length, value));
-}
-
-function narrowed(value: bigint): number | bigint {
-  const number = Number(value);
-  return Number.isSafeInteger(number) ? number : value;
 }
