@@ -120,23 +120,41 @@ export function withBatchStatistics(model: Model, norms: readonly BatchNorm[]): 
   const node = index.order.flatMap((each) => {
     const norm = byMean.get(each.output[1] ?? "");
     if (!norm) return [each];
-    const before = builder.nodes.length;
+    const { batchMean, batchVariance, rank } = norm;
     const [x = "", scale = "", bias = ""] = each.input;
-    const axes = [0, ...Array.from({ length: norm.rank - 2 }, (_, at) => at + 2)];
-    const mean = builder.reduce("ReduceMean", x, axes, true);
-    const centred = builder.op("Sub", [x, mean]);
-    const variance = builder.reduce("ReduceMean", builder.op("Mul", [centred, centred]), axes, true);
-    const flat = (value: string, name: string) => newNode("Reshape", [value, builder.ints([-1])], [name]);
+    const before = builder.nodes.length;
+    const inner = Array.from({ length: rank - 2 }, (_, at) => at + 2);
+    const mean = builder.reduce("ReduceMean", x, [0, ...inner], false);
+    // The backward part wants the distance from the mean too; then it is computed and kept once.
+    const centred =
+      distanceFrom(index, x, batchMean) ??
+      builder.op("Sub", [x, builder.reshape(batchMean, [-1, ...inner.map(() => 1)])]);
+    const square = builder.op("Mul", [centred, centred]);
+    const variance = builder.reduce("ReduceMean", square, [0, ...inner], false);
     const plain = copyOf(each, {
-      input: [x, scale, bias, norm.batchMean, norm.batchVariance],
+      input: [x, scale, bias, batchMean, batchVariance],
       output: each.output.slice(0, 1),
       attribute: each.attribute.filter(({ name }) => name !== "momentum" && name !== "training_mode"),
     });
-    const made = builder.nodes.slice(before);
-    return [...made, flat(mean, norm.batchMean), flat(variance, norm.batchVariance), plain];
+    return [
+      ...builder.nodes.slice(before),
+      newNode("Identity", [mean], [batchMean]),
+      newNode("Identity", [variance], [batchVariance]),
+      plain,
+    ];
   });
   const initializer = [...model.graph.initializer, ...builder.weights];
-  return withGraph(model, copyOf(model.graph, { node, initializer }));
+  const main = copyOf(model.graph, { node, initializer });
+  return withGraph(model, copyOf(main, { node: [...new GraphIndex(main).order] }));
+}
+
+/** A value that is x - mean, the mean reshaped, where the graph has one. */
+function distanceFrom(index: GraphIndex, x: string, mean: string): string | undefined {
+  const found = index.consumers.get(x)?.find(({ opType, input: [from, level = ""] }) => {
+    const turning = opType === "Sub" && from === x ? index.producers.get(level) : undefined;
+    return turning?.opType === "Reshape" && turning.input[0] === mean;
+  });
+  return found?.output[0];
 }
 
 /** Writes the running statistics after a batch. Norms that have the same ones renew them one after the other. */

@@ -45,7 +45,7 @@ async function answer(open: OpenModel, asked: Model, values: ReadonlyMap<string,
   }
 }
 
-/** All channels from three, one channel each with strides, padding and a clip, all channels from many, and a sum. */
+/** All channels from three, one channel each with strides and padding, all from many, a factor a channel, and a sum. */
 function trial(channels: number): { model: Model; values: ReadonlyMap<string, Tensor> } {
   const shapes: Readonly<Record<string, Shape>> = {
     x: [2, 3, 9, 9],
@@ -53,6 +53,7 @@ function trial(channels: number): { model: Model; values: ReadonlyMap<string, Te
     each: [channels, 1, 3, 3],
     bias: [channels],
     all: [channels, channels, 3, 3],
+    factor: [channels, 1, 1],
   };
   const inputs = Object.entries(shapes).map(([name, shape]) => valueInfo(name, "float32", shape));
   const nodes = [
@@ -65,7 +66,8 @@ function trial(channels: number): { model: Model; values: ReadonlyMap<string, Te
       group: channels,
     }),
     node("Conv", ["c", "all", "bias"], ["d"], { kernel_shape: [3, 3], pads: [1, 1, 1, 1] }),
-    node("Add", ["d", "c"], ["y"]),
+    node("Mul", ["d", "factor"], ["e"]),
+    node("Add", ["e", "c"], ["y"]),
   ];
   const outputs = [valueInfo("y", "float32", [2, channels, 5, 5])];
   let seed = 0;

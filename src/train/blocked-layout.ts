@@ -27,6 +27,7 @@ import { inferValues } from "../onnx/shapes.js";
 import { elementCount, isConcrete, type Shape, sameShape } from "../tensor/shape.js";
 import { tensor } from "../tensor/tensor.js";
 import { Builder, LEAST_OPSET } from "./autodiff/builder.js";
+import { channelMap } from "./channel-maps.js";
 import { asTurned, backwards, turnedShape, turnedWeights } from "./turned-weights.js";
 
 /** The runtime's operator set for its layout. */
@@ -116,7 +117,7 @@ class Rewriting {
     if (node.domain === "") {
       if (this.#filtersFirst(node) || this.#convolution(node) || this.#transposedConvolution(node)) return;
       if (this.#elementwise(node) || this.#joined(node)) return;
-      if (this.#sumPerChannel(node)) return;
+      if (this.#channelMap(node) || this.#overChannels(node)) return;
     }
     for (const name of reads(node)) this.#usual(name);
     this.#builder.nodes.push(node);
@@ -309,19 +310,36 @@ class Rewriting {
     return true;
   }
 
-  /** The gradient of a bias: first over places, then over images. */
-  #sumPerChannel(node: Node): boolean {
+  /** One number a channel for all its places: a convolution of each channel by one weight, in one pass. */
+  #channelMap(node: Node): boolean {
+    const map = channelMap(node, (name) => this.#shape(name));
+    const [y = ""] = node.output;
+    const channels = this.#shape(y)?.[1] ?? 0;
+    if (!map || !this.#blocked.has(map.x) || channels % this.#width !== 0) return false;
+    for (const name of map.operands) this.#usual(name);
+    const { factor, summand } = map.write(this.#builder);
+    const inputs = [this.#inBlocks(map.x), this.#builder.reshape(factor, [channels, 1, 1, 1]), summand];
+    const activation = this.#activation(y);
+    const attributes = [attribute("group", channels), ...(activation?.attributes ?? [])];
+    this.#keep(activation?.output ?? y, this.#own("Conv", inputs, attributes));
+    return true;
+  }
+
+  /** Sums and means of channels, such as gradients of biases: first over places, then over images. */
+  #overChannels(node: Node): boolean {
     const [x = "", axes = ""] = node.input;
     const shape = this.#shape(x);
-    if (node.opType !== "ReduceSum" || !this.#blocked.has(x) || !shape) return false;
-    if (intAttribute(node, "keepdims", 1) !== 0 || this.#constants.get(axes)?.join() !== "0,2,3")
-      return false;
+    const { opType } = node;
+    if ((opType !== "ReduceSum" && opType !== "ReduceMean") || !this.#blocked.has(x) || !shape) return false;
+    const over = this.#constants.get(axes) ?? intsAttribute(node, "axes");
+    if (intAttribute(node, "keepdims", 1) !== 0 || over?.join() !== "0,2,3") return false;
     const [images = 1, channels = 1, ...sizes] = shape;
     const rows = [(images * channels) / this.#width, elementCount(sizes), this.#width];
     const inRows = this.#builder.reshape(this.#inBlocks(x), rows);
-    const perImage = this.#builder.reduce("ReduceSum", inRows, [1], false);
-    const inputs = [this.#builder.reshape(perImage, [images, channels]), this.#builder.ints([0])];
-    this.#builder.nodes.push(newNode("ReduceSum", inputs, node.output, { keepdims: 0 }));
+    const perImage = this.#builder.reduce(opType, inRows, [1], false);
+    this.#builder.reduce(opType, this.#builder.reshape(perImage, [images, channels]), [0], false);
+    const last = this.#builder.nodes.pop();
+    if (last) this.#builder.nodes.push(copyOf(last, { output: node.output }));
     return true;
   }
 

@@ -2,6 +2,7 @@
  * Normalizations. For n = (x - mean) / deviation over some axes, the gradient g with respect to n gives
  * (g - mean(g) - n mean(g n)) / deviation with respect to x: what would only shift or stretch n has no effect.
  */
+import { float } from "../../../onnx/model.js";
 import { elementCount, type Shape } from "../../../tensor/shape.js";
 import type { Context, Rule } from "../context.js";
 
@@ -32,6 +33,13 @@ function throughNormalisation(
 const perChannel = (c: Context, value: string, rank: number): string =>
   c.builder.reshape(value, [-1, ...new Array<number>(rank - 2).fill(1)]);
 
+/** factor x + level, one number a channel each: in one pass over x, as a norm of mean 0 and variance 1. */
+const alongChannels = (c: Context, x: string, factor: string, level: string): string => {
+  const channels: Shape = [c.shape(1)[0] ?? 1];
+  const operands = [x, factor, level, c.filled(channels, 0), c.filled(channels, 1)];
+  return c.op("BatchNormalization", operands, { epsilon: float(0) });
+};
+
 /** Sums everything but channels. */
 const overChannels = (c: Context, value: string, rank: number): string =>
   c.sum(value, [0, ...axesFrom(2, rank)], false);
@@ -56,10 +64,9 @@ function batchStatistics(c: Context, dy: string): ReturnType<Rule> {
   return [
     () => {
       const factor = c.mul(c.x(1), inverse);
-      const [level, slope] = [c.div(shift, count), c.div(c.mul(stretch, inverse), count)];
-      const left = c.sub(dy, perChannel(c, level, rank));
-      const straight = c.mul(centred, perChannel(c, slope, rank));
-      return c.mul(c.sub(left, straight), perChannel(c, factor, rank));
+      const slope = c.neg(c.div(c.mul(c.mul(stretch, inverse), factor), count));
+      const level = c.neg(c.div(c.mul(shift, factor), count));
+      return c.add(alongChannels(c, dy, factor, level), c.mul(centred, perChannel(c, slope, rank)));
     },
     () => stretch,
     () => shift,
