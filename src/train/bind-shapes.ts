@@ -9,14 +9,13 @@ import { copyOf, declaredType, type Model, type ValueInfo, valueInfo } from "../
 import { formatShape, type Shape } from "../tensor/shape.js";
 
 /**
- * The model with the shapes of its inputs bound. What the file declared of other shapes is dropped, for it may name
- * dimensions that have a size now.
+ * The model with the shapes of its inputs bound; initializers that a caller could replace are constants now. What the file
+ * declared of other shapes is dropped, for it may name dimensions that have a size now.
  * @param shapes shapes of all inputs by name
  * @throws PolyheadError INPUT_MISMATCH when a shape is missing or contradicts the input's declaration
  */
 export function bindShapes(model: Model, shapes: ReadonlyMap<string, Shape>): Model {
-  const required = new Set(new GraphIndex(model.graph).inputs.map(({ name }) => name));
-  const input = model.graph.input.map((info) => (required.has(info.name) ? bound(info, shapes) : info));
+  const input = new GraphIndex(model.graph).inputs.map((info) => bound(info, shapes));
   return withGraph(
     model,
     copyOf(model.graph, {

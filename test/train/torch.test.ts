@@ -200,6 +200,20 @@ describe("optimisers", () => {
     await trainer.close();
   });
 
+  it("train initializers that a caller could replace as any other", async () => {
+    const [plain, replaceable] = [linear(), linear()];
+    for (const name of plain.parameters)
+      replaceable.model.graph.input.push(valueInfo(name, "float32", plain.values([name]).get(name)?.shape));
+    const course = async (trained: TrainingModel) => {
+      const trainer = new Trainer(runtime, trained, { optimizer: { kind: "adam" } });
+      const loss = await trainer.step(batch(0), 0.1);
+      const found = [loss, await trainer.loss(batch(1)), await trainer.parameters()];
+      await trainer.close();
+      return found;
+    };
+    expect(await course(new TrainingModel(replaceable.model))).toEqual(await course(plain));
+  });
+
   it("gives back what it took from the runtime", async () => {
     const before = runtime.stats.sessions;
     const trainer = new Trainer(runtime, linear(), { optimizer: { kind: "adam" } });
