@@ -14,7 +14,6 @@ import type { Route, Store } from "../store/index.js";
 import { requireRouteName, retargeted, routeTo, withCandidate } from "../store/index.js";
 import { Answering } from "./answering.js";
 import { agreementMeasure, Comparisons } from "./comparisons.js";
-import { withPlan } from "./head-plan.js";
 import { LiveModels, nameOf, type Report } from "./live-models.js";
 import { LiveRoutes, type LiveRoutesParts } from "./live-routes.js";
 import { prometheusText } from "./metrics.js";
@@ -230,6 +229,7 @@ export class Deployment implements Service {
     if (route !== undefined) requireRouteName(route);
     const { model } = toEvaluation(await readModel(file));
     return this.#change(() => this.#add(model, route, author, title)).catch(async (thrown) => {
+      const { withPlan } = await import("./head-plan.js"); // much code, and few heads are refused
       throw await withPlan(thrown, model, route, () => this.#models.backboneModels());
     });
   }

@@ -5,7 +5,7 @@
  * bytes, so that no other loader of the image library meets untrusted input. Needs Node (sharp).
  */
 import { readFile, stat } from "node:fs/promises";
-import sharp from "sharp";
+import type Sharp from "sharp";
 import { asError, PolyheadError } from "../base/errors.js";
 import { DTYPES, type NumericArray, type Tensor, tensor } from "../tensor/index.js";
 import { type Placement, placeImage } from "./placement.js";
@@ -25,6 +25,14 @@ export interface DecodeOptions {
   readonly maxPixels?: number;
   /** Red, green and blue (0..255) that show through transparent pixels; white when left out. */
   readonly background?: readonly [number, number, number];
+}
+
+let library: Promise<typeof Sharp> | undefined;
+
+/** sharp, loaded with the first image: a process that is sent tensors has no need of it, and it is large. */
+function imageLibrary(): Promise<typeof Sharp> {
+  library ??= import("sharp").then((module) => module.default);
+  return library;
 }
 
 const FORMATS: readonly { name: string; begins: RegExp }[] = [
@@ -50,6 +58,7 @@ export async function decodeImage(source: Uint8Array | string, options: DecodeOp
     });
   }
   try {
+    const sharp = await imageLibrary();
     const picture = sharp(bytes, { failOn: "error", limitInputPixels: false });
     const { width, height } = await picture.metadata();
     if (width * height > maxPixels) throw tooLarge(name, width, height, maxPixels);
@@ -141,6 +150,7 @@ export async function shrinkImage({ width, height, rgb }: Image, factor: number)
     width: Math.max(1, Math.round(width / factor)),
     height: Math.max(1, Math.round(height / factor)),
   };
+  const sharp = await imageLibrary();
   const data = await sharp(rgb, { raw: { width, height, channels: 3 }, limitInputPixels: false })
     .resize({ ...size, fit: "fill", kernel: "linear" })
     .raw()
@@ -155,6 +165,7 @@ async function resample(
   { kernel, padding }: Preprocessing,
 ): Promise<Uint8Array> {
   const [r = 0, g = 0, b = 0] = padding;
+  const sharp = await imageLibrary();
   const data = await sharp(rgb, { raw: { width, height, channels: 3 }, limitInputPixels: false })
     .extract({ ...source })
     .resize({ width: target.width, height: target.height, fit: "fill", kernel })

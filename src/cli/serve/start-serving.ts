@@ -12,7 +12,6 @@ import { watchFolder } from "../../server/watch-folder.js";
 import { Store } from "../../store/index.js";
 import { manifest } from "../manifest.js";
 import type { ServeConfig } from "./config.js";
-import { defaultStoreFolder, putDemo } from "./default-store.js";
 
 /** A server that is ready. */
 export interface Serving {
@@ -61,8 +60,10 @@ export async function startServing(config: ServeConfig): Promise<Serving> {
 
   const log = ({ level, ...event }: Readonly<Record<string, unknown>>) =>
     level === "error" ? logger.error(event) : level === "warn" ? logger.warn(event) : logger.info(event);
-  const store = await Store.open(config.store ?? defaultStoreFolder());
-  if (config.store === undefined) await putDemo(store, manifest.version, (line) => logger.info(line));
+  const store =
+    config.store === undefined
+      ? await openDefaultStore((line) => logger.info(line))
+      : await Store.open(config.store);
   const opened: (() => Promise<void>)[] = [];
   try {
     const { workers = Math.min(WORKERS, availableParallelism()) } = config;
@@ -103,6 +104,14 @@ export async function startServing(config: ServeConfig): Promise<Serving> {
     for (const close of opened.reverse()) await close();
     throw asPolyheadError(thrown, "INTERNAL", "The server could not be started");
   }
+}
+
+/** What makes the demo's models is loaded for them only: a server has no use for it afterwards. */
+async function openDefaultStore(say: (line: string) => void): Promise<Store> {
+  const { defaultStoreFolder, putDemo } = await import("./default-store.js");
+  const store = await Store.open(defaultStoreFolder());
+  await putDemo(store, manifest.version, say);
+  return store;
 }
 
 /** @throws PolyheadError INVALID_ARGUMENT */

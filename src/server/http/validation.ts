@@ -1,6 +1,6 @@
 /** Values from outside against the schemas that also document them, with messages that say where and what. */
 import { IsBoolean, IsInteger, IsNumber, type Static, type TObject, type TSchema } from "typebox";
-import { Compile, type Validator } from "typebox/compile";
+import { Compile, type Validator } from "typebox/schema";
 import { PolyheadError } from "../../base/errors.js";
 import { shown } from "../protocol/shown.js";
 
@@ -14,7 +14,7 @@ const validators = new WeakMap<TSchema, Validator>();
 export function checked<Type extends TSchema>(schema: Type, value: unknown, what: string): Static<Type> {
   const validator = validatorOf(schema);
   if (validator.Check(value)) return value as Static<Type>;
-  const errors = validator.Errors(value);
+  const [, errors] = validator.Errors(value);
   const first = errors.find(({ keyword }) => keyword !== "boolean") ?? errors[0];
   const path = first?.instancePath.slice(1) ?? "";
   const names =
