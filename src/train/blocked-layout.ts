@@ -20,18 +20,14 @@ import {
   type Node,
   node as newNode,
   opsetVersion,
-  type ValueType,
   valueInfo,
 } from "../onnx/model.js";
 import { inferValues } from "../onnx/shapes.js";
-import { elementCount, isConcrete, type Shape, sameShape } from "../tensor/shape.js";
-import { tensor } from "../tensor/tensor.js";
+import { elementCount, type Shape, sameShape } from "../tensor/shape.js";
 import { Builder, LEAST_OPSET } from "./autodiff/builder.js";
+import { BlockedValues, DOMAIN } from "./blocked-values.js";
 import { channelMap } from "./channel-maps.js";
-import { asTurned, backwards, turnedShape, turnedWeights } from "./turned-weights.js";
-
-/** The runtime's operator set for its layout. */
-const DOMAIN = "com.microsoft.nchwc";
+import { asTurned, turnedShape, turnedWeights } from "./turned-weights.js";
 
 /** Operators that do the same to every element, so that the order of elements is nothing to them. */
 const ELEMENTWISE = new Set([
@@ -74,20 +70,14 @@ interface Convolution {
   readonly attributes: readonly Attribute[];
 }
 
-const range = (length: number) => Array.from({ length }, (_, at) => at);
-
 /** One pass over a graph, node by node in running order. */
 class Rewriting {
   readonly #model: Model;
   readonly #width: number;
   readonly #index: GraphIndex;
-  readonly #types: ReadonlyMap<string, ValueType>;
   readonly #constants: ReadonlyMap<string, readonly number[]>;
   readonly #builder: Builder;
-  /** Values that exist in blocks, and under which names. */
-  readonly #blocked = new Map<string, string>();
-  /** Those of them that do not exist in the usual layout so far. */
-  readonly #onlyBlocked = new Set<string>();
+  readonly #values: BlockedValues;
   /** Nodes that are part of a convolution before them. */
   readonly #done = new Set<Node>();
 
@@ -96,16 +86,16 @@ class Rewriting {
     this.#width = width;
     this.#index = new GraphIndex(model.graph);
     const { types, constants } = inferValues(model);
-    this.#types = types;
     this.#constants = constants;
     const taken = [...types.keys(), ...this.#index.producers.keys()];
     this.#builder = new Builder(opsetVersion(model) ?? LEAST_OPSET, taken, "blocked");
+    this.#values = new BlockedValues(width, this.#builder, types);
   }
 
   done(): Model {
     for (const node of this.#index.order) if (!this.#done.has(node)) this.#rewrite(node);
-    for (const name of this.#index.outputNames) this.#usual(name);
-    if (this.#blocked.size === 0) return this.#model;
+    for (const name of this.#index.outputNames) this.#values.usual(name);
+    if (!this.#values.isUsed) return this.#model;
     const main = copyOf(this.#model.graph, {
       node: this.#builder.nodes,
       initializer: [...this.#model.graph.initializer, ...this.#builder.weights],
@@ -119,22 +109,22 @@ class Rewriting {
       if (this.#elementwise(node) || this.#joined(node)) return;
       if (this.#channelMap(node) || this.#overChannels(node)) return;
     }
-    for (const name of reads(node)) this.#usual(name);
+    for (const name of reads(node)) this.#values.usual(name);
     this.#builder.nodes.push(node);
   }
 
   #convolution(node: Node): boolean {
     if (node.opType !== "Conv") return false;
     const [x = "", weights = "", bias = ""] = node.input;
-    const kernel = this.#shape(weights);
+    const kernel = this.#values.shape(weights);
     if (!kernel) return false;
     const group = intAttribute(node, "group", 1);
     return this.#blockedConvolution(
       { x, bias, kernel, group, attributes: node.attribute },
       node.output[0] ?? "",
       {
-        all: (isFirst) => this.#filters(weights, kernel, isFirst),
-        each: () => this.#inBlocks(weights),
+        all: (isFirst) => this.#values.filters(weights, kernel, isFirst),
+        each: () => this.#values.inBlocks(weights),
       },
     );
   }
@@ -145,24 +135,28 @@ class Rewriting {
    */
   #filtersFirst(node: Node): boolean {
     const [x = "", weights = "", bias = ""] = node.input;
-    const [kernel, made] = [this.#shape(weights), this.#shape(node.output[0] ?? "")];
+    const [kernel, made] = [this.#values.shape(weights), this.#values.shape(node.output[0] ?? "")];
     if (!kernel) return false;
     const grouping = this.#onlyReader(node.output[0] ?? "");
     const turning = grouping?.opType === "Reshape" ? this.#onlyReader(grouping.output[0] ?? "") : undefined;
-    const [groups = 1, planes = 1, filters = 1] = this.#shape(grouping?.output[0] ?? "") ?? [];
+    const [groups = 1, planes = 1, filters = 1] = this.#values.shape(grouping?.output[0] ?? "") ?? [];
     const [, block = 1, height = 1, columns = 1] = made ?? [];
     const isFit =
       node.opType === "Conv" &&
       bias === "" &&
-      this.#types.get(x)?.dtype === "float32" &&
-      this.#shape(x)?.[1] === 1 &&
+      this.#values.isFloat32(x) &&
+      this.#values.shape(x)?.[1] === 1 &&
       [block, filters].every((count) => count === this.#width) &&
       kernel.slice(2).every((size, axis) => size <= (made?.[axis + 2] ?? 0));
     const isTurned = turning?.opType === "Transpose" && intsAttribute(turning, "perm")?.join() === "0,2,1,3";
     if (!isFit || !isTurned || !grouping) return false;
-    const blocks = this.#own("Conv", [this.#usual(x), this.#filters(weights, kernel, true)], node.attribute);
+    const blocks = this.#values.own(
+      "Conv",
+      [this.#values.usual(x), this.#values.filters(weights, kernel, true)],
+      node.attribute,
+    );
     const images = this.#builder.reshape(blocks, [groups, filters, planes * height, columns]);
-    const first = this.#own("ReorderOutput", [images], [attribute("channels", filters)]);
+    const first = this.#values.own("ReorderOutput", [images], [attribute("channels", filters)]);
     const shape = this.#builder.ints([groups, filters, planes, height * columns]);
     this.#builder.nodes.push(newNode("Reshape", [first, shape], turning.output));
     this.#done.add(grouping).add(turning);
@@ -171,7 +165,7 @@ class Rewriting {
 
   /** A transposed convolution that is a convolution with its weights turned round. */
   #transposedConvolution(node: Node): boolean {
-    const turned = asTurned(node, this.#shape(node.input[1] ?? ""));
+    const turned = asTurned(node, this.#values.shape(node.input[1] ?? ""));
     if (!turned) return false;
     const { x, bias, weights, shape, group } = turned;
     const kernel = turnedShape(turned);
@@ -179,14 +173,17 @@ class Rewriting {
     return this.#blockedConvolution({ x, bias, kernel, group, attributes }, node.output[0] ?? "", {
       all: (isFirst) =>
         isFirst || (shape[1] ?? 0) % this.#width !== 0
-          ? this.#filters(
-              turnedWeights(this.#builder, { ...turned, weights: this.#usual(weights) }),
+          ? this.#values.filters(
+              turnedWeights(this.#builder, { ...turned, weights: this.#values.usual(weights) }),
               kernel,
               isFirst,
             )
-          : this.#turnedFilters(weights, shape),
+          : this.#values.turnedFilters(weights, shape),
       each: () =>
-        this.#inBlocks(turnedWeights(this.#builder, { ...turned, weights: this.#usual(weights) }), kernel),
+        this.#values.inBlocks(
+          turnedWeights(this.#builder, { ...turned, weights: this.#values.usual(weights) }),
+          kernel,
+        ),
     });
   }
 
@@ -199,8 +196,8 @@ class Rewriting {
     y: string,
     weights: { readonly all: (isFirst: boolean) => string; readonly each: () => string },
   ): boolean {
-    const to = this.#shape(y);
-    if (this.#types.get(x)?.dtype !== "float32" || this.#shape(x)?.length !== 4 || !to) return false;
+    const to = this.#values.shape(y);
+    if (!this.#values.isFloat32(x) || this.#values.shape(x)?.length !== 4 || !to) return false;
     const [filters = 1, own = 1, ...window] = kernel;
     const width = this.#width;
     const isDepthwise = group > 1 && group === filters && own === 1;
@@ -210,13 +207,13 @@ class Rewriting {
     // Gradients with respect to weights have images in the place of kernels, for which the layout was not made.
     if (!isDepthwise && window.some((size, axis) => size > (to[axis + 2] ?? 0))) return false;
     const inputs = [
-      isFirst ? this.#usual(x) : this.#inBlocks(x),
+      isFirst ? this.#values.usual(x) : this.#values.inBlocks(x),
       isDepthwise ? weights.each() : weights.all(isFirst),
-      ...(bias === "" ? [] : [this.#usual(bias)]),
+      ...(bias === "" ? [] : [this.#values.usual(bias)]),
     ];
     const activation = this.#activation(y);
-    const made = this.#own("Conv", inputs, [...attributes, ...(activation?.attributes ?? [])]);
-    this.#keep(activation?.output ?? y, made);
+    const made = this.#values.own("Conv", inputs, [...attributes, ...(activation?.attributes ?? [])]);
+    this.#values.keep(activation?.output ?? y, made);
     return true;
   }
 
@@ -244,56 +241,22 @@ class Rewriting {
     return [attribute("activation", "Clip"), attribute("activation_params", float([low, high]))];
   }
 
-  /**
-   * Weights over all channels, as the runtime has them: blocks of filters outside, then blocks of channels, places,
-   * the channels of a block, and the filters of a block inside. With few channels there is one block of them. Filters
-   * come into blocks as channels do, of an image that has all else in one column.
-   */
-  #filters(weights: string, shape: Shape, isFirst: boolean): string {
-    const [filters = 1, ...rest] = shape;
-    const inner = isFirst ? this.#usual(weights) : this.#inBlocks(weights, shape);
-    const column = this.#builder.reshape(inner, [1, filters, elementCount(rest), 1]);
-    return this.#builder.reshape(this.#own("ReorderInput", [column]), shape);
-  }
-
-  /**
-   * The same of weights that are to be turned round. With their channels in blocks, as the convolution itself has them
-   * on the way, the channels of a block lie side by side already: whole rows are moved, and the places of the kernel
-   * turned.
-   * @param shape of the weights as they are, [filters, channels, ...kernel], both in whole blocks
-   */
-  #turnedFilters(weights: string, shape: Shape): string {
-    const width = this.#width;
-    const [filters = 1, channels = 1, ...kernel] = shape;
-    const size = elementCount(kernel);
-    const rows = this.#builder.reshape(this.#inBlocks(weights), [(filters * channels * size) / width, width]);
-    const order = range(channels / width).flatMap((block) =>
-      range(filters / width).flatMap((outer) =>
-        backwards(size).flatMap((place) =>
-          range(width).map((inner) => ((outer * width + inner) * (channels / width) + block) * size + place),
-        ),
-      ),
-    );
-    const places = this.#builder.constant(tensor("int32", [order.length], Int32Array.from(order)));
-    return this.#builder.reshape(this.#builder.op("Gather", [rows, places]), [channels, filters, ...kernel]);
-  }
-
   /** Operands of one shape, or single numbers. One in blocks is enough: taking the others there costs one pass. */
   #elementwise(node: Node): boolean {
     const [y = ""] = node.output;
-    const shape = this.#shape(y);
+    const shape = this.#values.shape(y);
     const names = node.input.filter((name) => name !== "");
-    if (!ELEMENTWISE.has(node.opType) || !shape || !names.some((name) => this.#blocked.has(name)))
+    if (!ELEMENTWISE.has(node.opType) || !shape || !names.some((name) => this.#values.has(name)))
       return false;
-    const isSingle = (name: string) => elementCount(this.#shape(name) ?? [0]) === 1;
+    const isSingle = (name: string) => elementCount(this.#values.shape(name) ?? [0]) === 1;
     const fits = (name: string) =>
       isSingle(name) ||
-      (sameShape(this.#shape(name) ?? [], shape) &&
-        (this.#blocked.has(name) || this.#types.get(name)?.dtype === "float32"));
+      (sameShape(this.#values.shape(name) ?? [], shape) &&
+        (this.#values.has(name) || this.#values.isFloat32(name)));
     if (!names.every(fits)) return false;
     const input = node.input.map((name) => {
       if (name === "") return "";
-      return isSingle(name) ? this.#usual(name) : this.#inBlocks(name);
+      return isSingle(name) ? this.#values.usual(name) : this.#values.inBlocks(name);
     });
     this.#write(node, input);
     return true;
@@ -302,40 +265,44 @@ class Rewriting {
   /** Images and channels taken as channels of one image, or back. */
   #joined(node: Node): boolean {
     const [x = "", sizes = ""] = node.input;
-    const [from, to] = [this.#shape(x), this.#shape(node.output[0] ?? "")];
-    if (node.opType !== "Reshape" || !this.#blocked.has(x) || from?.length !== 4 || to?.length !== 4)
+    const [from, to] = [this.#values.shape(x), this.#values.shape(node.output[0] ?? "")];
+    if (node.opType !== "Reshape" || !this.#values.has(x) || from?.length !== 4 || to?.length !== 4)
       return false;
     if (!sameShape(from.slice(2), to.slice(2))) return false;
-    this.#write(node, [this.#inBlocks(x), sizes]);
+    this.#write(node, [this.#values.inBlocks(x), sizes]);
     return true;
   }
 
   /** One number a channel for all its places: a convolution of each channel by one weight, in one pass. */
   #channelMap(node: Node): boolean {
-    const map = channelMap(node, (name) => this.#shape(name));
+    const map = channelMap(node, (name) => this.#values.shape(name));
     const [y = ""] = node.output;
-    const channels = this.#shape(y)?.[1] ?? 0;
-    if (!map || !this.#blocked.has(map.x) || channels % this.#width !== 0) return false;
-    for (const name of map.operands) this.#usual(name);
+    const channels = this.#values.shape(y)?.[1] ?? 0;
+    if (!map || !this.#values.has(map.x) || channels % this.#width !== 0) return false;
+    for (const name of map.operands) this.#values.usual(name);
     const { factor, summand } = map.write(this.#builder);
-    const inputs = [this.#inBlocks(map.x), this.#builder.reshape(factor, [channels, 1, 1, 1]), summand];
+    const inputs = [
+      this.#values.inBlocks(map.x),
+      this.#builder.reshape(factor, [channels, 1, 1, 1]),
+      summand,
+    ];
     const activation = this.#activation(y);
     const attributes = [attribute("group", channels), ...(activation?.attributes ?? [])];
-    this.#keep(activation?.output ?? y, this.#own("Conv", inputs, attributes));
+    this.#values.keep(activation?.output ?? y, this.#values.own("Conv", inputs, attributes));
     return true;
   }
 
   /** Sums and means of channels, such as gradients of biases: first over places, then over images. */
   #overChannels(node: Node): boolean {
     const [x = "", axes = ""] = node.input;
-    const shape = this.#shape(x);
+    const shape = this.#values.shape(x);
     const { opType } = node;
-    if ((opType !== "ReduceSum" && opType !== "ReduceMean") || !this.#blocked.has(x) || !shape) return false;
+    if ((opType !== "ReduceSum" && opType !== "ReduceMean") || !this.#values.has(x) || !shape) return false;
     const over = this.#constants.get(axes) ?? intsAttribute(node, "axes");
     if (intAttribute(node, "keepdims", 1) !== 0 || over?.join() !== "0,2,3") return false;
     const [images = 1, channels = 1, ...sizes] = shape;
     const rows = [(images * channels) / this.#width, elementCount(sizes), this.#width];
-    const inRows = this.#builder.reshape(this.#inBlocks(x), rows);
+    const inRows = this.#builder.reshape(this.#values.inBlocks(x), rows);
     const perImage = this.#builder.reduce(opType, inRows, [1], false);
     this.#builder.reduce(opType, this.#builder.reshape(perImage, [images, channels]), [0], false);
     const last = this.#builder.nodes.pop();
@@ -347,62 +314,6 @@ class Rewriting {
   #write(node: Node, input: string[]): void {
     const name = this.#builder.name(node.opType);
     this.#builder.nodes.push(copyOf(node, { name, input, output: [name] }));
-    this.#keep(node.output[0] ?? "", name);
-  }
-
-  #keep(value: string, blocked: string): void {
-    this.#blocked.set(value, blocked);
-    this.#onlyBlocked.add(value);
-  }
-
-  /** The name of a value once it is there in the usual layout. */
-  #usual(value: string): string {
-    const blocked = this.#blocked.get(value);
-    if (blocked === undefined || !this.#onlyBlocked.delete(value)) return value;
-    const [images = 1, channels = 1, ...sizes] = this.#shape(value) ?? [];
-    if (this.#types.get(value)?.dtype === "float32" && channels % this.#width === 0) {
-      this.#own("ReorderOutput", [blocked], [attribute("channels", channels)], value);
-      return value;
-    }
-    const blocks = [(images * channels) / this.#width, ...sizes, this.#width];
-    const turned = this.#builder.transpose(this.#builder.reshape(blocked, blocks), [0, 3, 1, 2]);
-    const shape = this.#builder.ints([images, channels, ...sizes]);
-    this.#builder.nodes.push(newNode("Reshape", [turned, shape], [value]));
-    return value;
-  }
-
-  /** The name of a value in blocks. Its blocks go on from image to image, where only all channels together fill some. */
-  #inBlocks(value: string, shape = this.#shape(value) ?? []): string {
-    const known = this.#blocked.get(value);
-    if (known !== undefined) return known;
-    const [images = 1, channels = 1, ...sizes] = shape;
-    const name =
-      channels % this.#width === 0
-        ? this.#own("ReorderInput", [value])
-        : this.#builder.reshape(
-            this.#own("ReorderInput", [this.#builder.reshape(value, [1, images * channels, ...sizes])]),
-            shape,
-          );
-    this.#blocked.set(value, name);
-    return name;
-  }
-
-  /** Adds a node of the runtime's own operator set. */
-  #own(
-    opType: string,
-    inputs: readonly string[],
-    attributes: readonly Attribute[] = [],
-    output = this.#builder.name(opType),
-  ): string {
-    const made = newNode(opType, inputs, [output]);
-    made.domain = DOMAIN;
-    made.attribute = [...attributes];
-    this.#builder.nodes.push(made);
-    return output;
-  }
-
-  #shape(name: string): Shape | undefined {
-    const shape = this.#types.get(name)?.shape;
-    return shape && isConcrete(shape) ? shape : undefined;
+    this.#values.keep(node.output[0] ?? "", name);
   }
 }
