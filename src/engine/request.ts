@@ -1,6 +1,6 @@
 /** What a request gives: inputs by name, bound to identities and checked; and their digest. */
-import { bytesToHex } from "@noble/hashes/utils.js";
 import { PolyheadError } from "../base/errors.js";
+import { sha256Aside } from "../base/sha256.js";
 import type { Identity } from "../onnx/identity.js";
 import { declaredType } from "../onnx/model.js";
 import { formatShape } from "../tensor/shape.js";
@@ -83,8 +83,7 @@ export async function digestOf(values: ReadonlyMap<Identity, Tensor>): Promise<s
       const bytes = ArrayBuffer.isView(value.data)
         ? bytesOf(value)
         : new TextEncoder().encode(JSON.stringify(value.data));
-      const digest = await crypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>);
-      return `${identity} ${value.dtype} ${value.shape.join("x")} ${bytesToHex(new Uint8Array(digest))}`;
+      return `${identity} ${value.dtype} ${value.shape.join("x")} ${await sha256Aside(bytes)}`;
     }),
   );
   return parts.sort().join("\n");

@@ -5,9 +5,9 @@
  * inputs and its shape without the first dimension, the batch. Names, node order and metadata do not count, a
  * `Constant` is a weight, an `Identity` is what it passes on, and a call of a model's own function is its body.
  */
-import { sha256 } from "@noble/hashes/sha2.js";
 import { bytesToHex } from "@noble/hashes/utils.js";
 import { PolyheadError } from "../base/errors.js";
+import { sha256, sha256Aside } from "../base/sha256.js";
 import { constantOf } from "./constant.js";
 import { GraphIndex, namesFromOutside } from "./graph.js";
 import {
@@ -36,8 +36,6 @@ export type Identity = string;
 const COUNTS_OUTPUTS = new Set(["Split", "SplitToSequence", "Loop", "Scan", "If", "BatchNormalization"]);
 /** Operators that slide a window: unit steps and no padding are their defaults, in as many dimensions as there are. */
 const WINDOWED = /(Conv|ConvTranspose|ConvInteger|MaxPool|AveragePool|LpPool)$/;
-/** Weights up to this many bytes are hashed at once rather than on another thread. */
-const SMALL = 64 * 1024;
 const DIGESTS_AT_ONCE = 4;
 /** Functions may call functions; no sane model goes deeper. */
 export const MAX_CALL_DEPTH = 64;
@@ -70,18 +68,18 @@ export async function identify(model: Model, options: IdentityOptions = {}): Pro
 
 /** The identity of a constant: dtype, shape and bytes. */
 export async function weightIdentity(weight: Weight): Promise<Identity> {
-  return identityWith(weight, await digestOf(weightBytes(weight)));
+  return identityWith(weight, await sha256Aside(weightBytes(weight)));
 }
 
 /** Some at a time, because the platform copies what it digests. Weights that share memory are digested once. */
 async function weightIdentities(weights: Iterable<Weight>): Promise<Map<Weight, Identity>> {
   const found = new Map<Weight, Identity>();
-  const digests = new Map<Uint8Array, Promise<Uint8Array>>();
+  const digests = new Map<Uint8Array, Promise<string>>();
   const queue = weights[Symbol.iterator]();
   const work = async () => {
     for (const weight of { [Symbol.iterator]: () => queue }) {
       const bytes = weightBytes(weight);
-      const digest = digests.get(bytes) ?? digestOf(bytes);
+      const digest = digests.get(bytes) ?? sha256Aside(bytes);
       digests.set(bytes, digest);
       found.set(weight, identityWith(weight, await digest));
     }
@@ -90,17 +88,8 @@ async function weightIdentities(weights: Iterable<Weight>): Promise<Map<Weight, 
   return found;
 }
 
-function identityWith(weight: Weight, digest: Uint8Array): Identity {
-  return hashOf(["weight", weightDtype(weight), weightShape(weight), bytesToHex(digest)]);
-}
-
-async function digestOf(bytes: Uint8Array): Promise<Uint8Array> {
-  return bytes.length <= SMALL ? sha256(bytes) : digestAside(bytes);
-}
-
-/** SHA-256 on another thread, by the platform. */
-async function digestAside(bytes: Uint8Array): Promise<Uint8Array> {
-  return new Uint8Array(await crypto.subtle.digest("SHA-256", bytes as Uint8Array<ArrayBuffer>));
+function identityWith(weight: Weight, digest: string): Identity {
+  return hashOf(["weight", weightDtype(weight), weightShape(weight), digest]);
 }
 
 function inputIdentity(input: ValueInfo, place: number): Identity {
@@ -116,7 +105,7 @@ function inputIdentity(input: ValueInfo, place: number): Identity {
 }
 
 function hashOf(parts: readonly unknown[]): Identity {
-  return bytesToHex(sha256(new TextEncoder().encode(JSON.stringify(parts))));
+  return sha256(JSON.stringify(parts));
 }
 
 /** Identifies the nodes of one model; recursion follows subgraphs and functions. */

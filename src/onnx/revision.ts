@@ -1,5 +1,5 @@
 /** The name of a model's content: what routes point to, stores file it under and answers are signed with. */
-import { bytesToHex } from "@noble/hashes/utils.js";
+import { sha256Aside } from "../base/sha256.js";
 import type { Model } from "./model.js";
 import { modelBytes } from "./write.js";
 
@@ -8,6 +8,5 @@ import { modelBytes } from "./write.js";
  * graph with other labels is another revision.
  */
 export async function revisionOf(model: Model): Promise<string> {
-  const digest = await crypto.subtle.digest("SHA-256", modelBytes(model) as Uint8Array<ArrayBuffer>);
-  return bytesToHex(new Uint8Array(digest));
+  return sha256Aside(modelBytes(model));
 }
