@@ -9,7 +9,7 @@ import type { Program, RunResult } from "../runtime/backend.js";
 import { sliceRows } from "../tensor/rows.js";
 import { formatShape } from "../tensor/shape.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { type Needs, type Plan, type PlannedSegment, stepFor } from "./plan.js";
+import type { Needs, Plan, PlannedSegment } from "./plan.js";
 
 /** One request in a batch. */
 export interface Part {
@@ -99,7 +99,7 @@ export class Batch {
   /** The steps, and what they are to hand back: wanted values, and others where a digest says that they may be kept. */
   get program(): Program {
     const steps = this.#turns.map(([segment, turn]) =>
-      stepFor(segment, turn.values, (input) => this.#rowsOf(input, turn)),
+      segment.session.step(turn.values, (input) => this.#rowsOf(input, turn)),
     );
     const results = new Set<Identity>();
     for (const { wanted, digest, needs } of this.#parts) {

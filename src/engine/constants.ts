@@ -12,11 +12,11 @@ import type { Runtime } from "../runtime/runtime.js";
 import type { Tensor } from "../tensor/tensor.js";
 
 /**
- * Those of `values` that depend on weights alone.
+ * Values that depend on weights alone.
  * @param known ones from before, which are not computed again
  * @throws PolyheadError LOAD_FAILED, RUN_FAILED, MODEL_UNSUPPORTED
  */
-export async function constantsAmong(
+export async function computeConstants(
   values: Iterable<Identity>,
   sources: readonly SegmentSource[],
   runtime: Runtime,

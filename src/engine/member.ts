@@ -4,7 +4,7 @@
  * it is a model like any other.
  */
 import { PolyheadError } from "../base/errors.js";
-import { type CanonicalNode, canonicalGraph } from "../onnx/canonical.js";
+import { type CanonicalGraph, type CanonicalNode, canonicalGraph } from "../onnx/canonical.js";
 import { GraphIndex } from "../onnx/graph.js";
 import { type Identity, identify } from "../onnx/identity.js";
 import { inlined } from "../onnx/inline.js";
@@ -34,8 +34,10 @@ export interface Member extends SegmentSource {
   readonly inputs: ReadonlyMap<string, ModelInput>;
   /** Identities of the outputs by name. */
   readonly outputs: ReadonlyMap<string, Identity>;
-  /** The nodes that its outputs depend on, those of its providers included, in running order. */
-  readonly needed: readonly CanonicalNode[];
+  /** Those of the outputs that depend on no input. */
+  readonly constants: readonly Identity[];
+  /** The nodes that its outputs depend on, in running order: those of its providers, in a list that heads share, and its own. */
+  readonly needed: readonly (readonly CanonicalNode[])[];
   /** The members whose graphs make what this one reads, each after those it reads itself. */
   readonly providers: readonly Member[];
 }
@@ -83,7 +85,7 @@ export async function makeMember(
     const identity = identities.get(name);
     if (identity !== undefined) types.set(identity, type);
   }
-  const providers = new Set([...bound.values()].flatMap(({ member }) => [...member.providers, member]));
+  const providers = [...new Set([...bound.values()].flatMap(({ member }) => [...member.providers, member]))];
   const own = index.inputs
     .filter(({ name }) => !bound.has(name))
     .map((info) => [info.name, { identity: identities.get(info.name) ?? "", info }] as const);
@@ -93,7 +95,7 @@ export async function makeMember(
     graph.outputs.size > 0 && index.outputNames.every((name) => typesByName.get(name)?.shape?.[0] === 1);
   const isOwnRowwise = batch === 1 ? givesRows : batch === "any" && isRowwise(model);
   const described = (info: ValueInfo) => signatureOf(info, typesByName.get(info.name));
-  const fromProviders = [...providers].flatMap(({ signature }) => signature.inputs);
+  const fromProviders = providers.flatMap(({ signature }) => signature.inputs);
   const ownInputs = index.inputs.filter(({ name }) => !bound.has(name)).flatMap(described);
   return {
     revision,
@@ -102,16 +104,58 @@ export async function makeMember(
     graph,
     types,
     batch,
-    rowwise: isOwnRowwise && [...providers].every(({ rowwise }) => rowwise),
+    rowwise: isOwnRowwise && providers.every(({ rowwise }) => rowwise),
     signature: {
       inputs: [...new Map([...fromProviders, ...ownInputs].map((each) => [each.name, each])).values()],
       outputs: model.graph.output.flatMap(described),
     },
-    inputs: new Map([...[...providers].flatMap((each) => [...each.inputs]), ...own]),
+    inputs: new Map([...providers.flatMap((each) => [...each.inputs]), ...own]),
     outputs: graph.outputs,
-    needed: neededNodes([...[...providers].map((each) => each.graph), graph], [...graph.outputs.values()]),
-    providers: [...providers],
+    constants: [...graph.outputs.values()].filter((value) =>
+      [...providers.map((each) => each.graph), graph].some((each) => isConstant(value, each)),
+    ),
+    needed: neededBy(graph, providers),
+    providers,
   };
+}
+
+function isConstant(value: Identity, { nodes, weights }: CanonicalGraph): boolean {
+  return weights.has(value) || nodes.some(({ varies, makes }) => !varies && makes.includes(value));
+}
+
+/** What some head needs of its providers. */
+interface Share {
+  readonly providers: readonly Member[];
+  readonly nodes: readonly CanonicalNode[];
+}
+
+/** By the last provider, and by what is read. */
+const shares = new WeakMap<Member, Map<string, Share>>();
+
+/** Heads that read the same of the same providers are given the same list for it. */
+function neededBy(
+  graph: CanonicalGraph,
+  providers: readonly Member[],
+): readonly (readonly CanonicalNode[])[] {
+  const outputs = [...graph.outputs.values()];
+  const own = neededNodes([graph], outputs);
+  const last = providers.at(-1);
+  if (!last) return [own];
+  const made = new Set(own.flatMap(({ makes }) => makes));
+  const read = new Set(
+    [...outputs, ...own.flatMap(({ reads }) => reads)].filter(
+      (each) => !made.has(each) && !graph.weights.has(each),
+    ),
+  );
+  const known = shares.get(last) ?? new Map<string, Share>();
+  shares.set(last, known);
+  const name = [...read].sort().join(" ");
+  const share = known.get(name);
+  if (share?.providers.every((each, at) => each === providers[at])) return [share.nodes, own];
+  const graphs = providers.map((each) => each.graph);
+  const nodes = neededNodes(graphs, [...read]);
+  known.set(name, { providers, nodes });
+  return [nodes, own];
 }
 
 /** Where an input of a head comes from. */

@@ -3,49 +3,21 @@
  * one session and a table of tensors each. A plan is built aside, warmed up, and then never changes; requests hold
  * it while they run, and its sessions are given back once nobody does.
  */
-import { sha256 } from "@noble/hashes/sha2.js";
-import { bytesToHex } from "@noble/hashes/utils.js";
 import { asPolyheadError } from "../base/errors.js";
 import type { Identity } from "../onnx/identity.js";
-import type { ValueType } from "../onnx/model.js";
 import { partition, type Segment } from "../onnx/partition.js";
-import { segmentModel } from "../onnx/segment-model.js";
-import { templateOf } from "../onnx/template.js";
-import { modelBytes } from "../onnx/write.js";
-import type { SessionOptions, Step } from "../runtime/backend.js";
-import type { Handle, Runtime } from "../runtime/runtime.js";
-import { DTYPES } from "../tensor/dtype.js";
-import { elementCount, isConcrete } from "../tensor/shape.js";
+import type { SessionOptions } from "../runtime/backend.js";
+import type { Runtime } from "../runtime/runtime.js";
 import type { Tensor } from "../tensor/tensor.js";
-import { constantsAmong } from "./constants.js";
+import { computeConstants } from "./constants.js";
 import type { Member } from "./member.js";
+import { SegmentSession, spelled } from "./segment-session.js";
 
-/** What a runtime needs for a segment. */
-interface Recipe {
-  /** Names what the session computes; equal keys are equal sessions. */
-  readonly sessionKey: string;
-  readonly model: () => Uint8Array;
-  readonly options: SessionOptions;
-  /** Weights that are kept beside the session, by the session's input. */
-  readonly weights: ReadonlyMap<string, Tensor>;
-  /** What the session calls a value. */
-  readonly nameOf: (identity: Identity) => string;
-}
-
-/** A segment with its session. */
+/** A segment with what runs it. */
 export interface PlannedSegment {
   readonly segment: Segment;
-  /** All that it computes, spelled out, and a name for that; segments of equal names have equal recipes. */
-  readonly spelling: string;
-  readonly key: string;
-  readonly byRow: boolean;
-  readonly recipe: Recipe;
-  readonly session: Handle;
-  readonly kept: readonly (readonly [input: string, tensor: Handle])[];
+  readonly session: SegmentSession;
 }
-
-/** Operators whose work is worth several threads. */
-const HEAVY = new Set(["Conv", "ConvTranspose", "MatMul", "QLinearConv", "ConvInteger", "Attention"]);
 
 /** The sessions of one set of members. */
 export class Plan {
@@ -89,30 +61,24 @@ export class Plan {
       })),
     );
     const single = singleRowNodes(sources);
-    const known = new Map((previous ? previous.#segments : []).map((each) => [each.spelling, each]));
+    const known = new Map(
+      (previous ? previous.#segments : []).map(({ session }) => [session.spelling, session]),
+    );
     const planned: PlannedSegment[] = [];
     try {
       for (const segment of segments) {
         const byRow = segment.nodes.some(({ key }) => single.has(key));
         const spelling = spelled(segment, byRow);
-        // Most segments are those of the plan before; to name them again takes longer than all else.
-        const same = known.get(spelling);
-        const key = same?.key ?? bytesToHex(sha256(new TextEncoder().encode(spelling)));
-        const recipe = same?.recipe ?? recipeFor(segment, key, sources, heavy);
-        const isNew = !runtime.has(recipe.sessionKey);
-        const session = await runtime.acquire(recipe.sessionKey, recipe.model, recipe.options);
-        const kept = [...recipe.weights].map(
-          ([input, value]) => [input, runtime.keep(`${key} ${input}`, value)] as const,
-        );
-        const made = { segment, spelling, key, byRow, recipe, session, kept };
-        planned.push(made);
-        if (isNew) await warmUp(made, sources, runtime);
+        const session =
+          known.get(spelling)?.hold() ??
+          (await SegmentSession.make({ segment, spelling, byRow }, sources, runtime, heavy));
+        planned.push({ segment, session });
       }
-      const outputs = members.flatMap((each) => [...each.outputs.values()]);
-      const constants = await constantsAmong(outputs, sources, runtime, previous?.constants ?? new Map());
+      const values = members.flatMap((each) => each.constants);
+      const constants = await computeConstants(values, sources, runtime, previous?.constants ?? new Map());
       return new Plan(planned, sources, constants);
     } catch (thrown) {
-      await Promise.all(planned.map(release));
+      await Promise.all(planned.map(({ session }) => session.drop()));
       throw asPolyheadError(thrown, "LOAD_FAILED", "The model could not be loaded");
     }
   }
@@ -132,7 +98,7 @@ export class Plan {
   async drop(): Promise<void> {
     this.#users--;
     if (this.#users > 0) return;
-    await Promise.all(this.#segments.map(release));
+    await Promise.all(this.#segments.map(({ session }) => session.drop()));
   }
 
   /** What must run to make `wanted` out of what is `given`, and no more. */
@@ -185,51 +151,6 @@ export interface Needs {
   readonly reads: ReadonlySet<Identity>;
 }
 
-/**
- * A segment's turn in a program.
- * @param rowsOf which rows of an input it takes; all by default
- */
-export function stepFor(
-  planned: PlannedSegment,
-  values: Iterable<Identity>,
-  rowsOf: (input: Identity) => readonly number[] | undefined = () => undefined,
-): Step {
-  const { segment, recipe, session, kept, byRow } = planned;
-  return {
-    session: session.number,
-    feeds: segment.inputs.map((each) => [recipe.nameOf(each), each, rowsOf(each)] as const),
-    fetches: [...values].map((each) => [recipe.nameOf(each), each] as const),
-    ...(kept.length > 0 && { kept: kept.map(([input, { number }]) => [input, number] as const) }),
-    ...(byRow && { byRow }),
-  };
-}
-
-async function release({ session, kept }: PlannedSegment): Promise<void> {
-  await Promise.all([session, ...kept.map(([, tensor]) => tensor)].map((each) => each.release()));
-}
-
-function recipeFor(segment: Segment, key: string, sources: readonly Member[], heavy: SessionOptions): Recipe {
-  const whole = segmentModel(segment, sources);
-  const template = templateOf(whole);
-  if (!template) {
-    return {
-      sessionKey: key,
-      model: () => modelBytes(whole),
-      options: isHeavy(segment) ? heavy : { threads: 1 },
-      weights: new Map(),
-      nameOf: (identity) => identity,
-    };
-  }
-  const bytes = modelBytes(template.model);
-  return {
-    sessionKey: `template ${bytesToHex(sha256(bytes))}`,
-    model: () => bytes,
-    options: { threads: 1 },
-    weights: template.weights,
-    nameOf: (identity) => template.names.get(identity) ?? identity,
-  };
-}
-
 /** Keys of the nodes that every source which has them runs for one row only; segments with such run row by row. */
 function singleRowNodes(sources: readonly Member[]): ReadonlySet<string> {
   const keysOf = (members: readonly Member[]) =>
@@ -251,34 +172,4 @@ function isListOfRows(value: Identity, sources: readonly Member[]): boolean {
       return (first === 1 || isOpen) && !rest.some((size) => size === first && isOpen);
     })
   );
-}
-
-function isHeavy(segment: Segment): boolean {
-  return segment.nodes.filter(({ node }) => HEAVY.has(node.opType)).length > 2;
-}
-
-/** What a session computes; equal ones are equal sessions. */
-function spelled(segment: Segment, byRow: boolean): string {
-  return JSON.stringify([segment.nodes.map(({ key }) => key), segment.inputs, segment.outputs, byRow]);
-}
-
-/** One run on zeros; left out where an input's shape is not known, or where it may hold sizes, which cannot be 0. */
-async function warmUp(planned: PlannedSegment, sources: readonly Member[], runtime: Runtime): Promise<void> {
-  const { inputs, outputs } = planned.segment;
-  const values = new Map<Identity, Tensor>();
-  for (const input of inputs) {
-    const type = sources.flatMap(({ types }) => types.get(input) ?? [])[0];
-    const zero = type && type.dtype !== "int64" ? zeros(type) : undefined;
-    if (!zero) return;
-    values.set(input, zero);
-  }
-  const { failures } = await runtime.run({ steps: [stepFor(planned, outputs)], results: outputs }, values);
-  for (const failure of failures.values()) throw failure;
-}
-
-function zeros({ dtype, shape }: ValueType): Tensor | undefined {
-  const sizes = shape?.map((size, axis) => (axis === 0 && typeof size === "string" ? 1 : size));
-  if (!sizes || !isConcrete(sizes) || DTYPES[dtype].bits % 8 !== 0 || dtype === "string") return undefined;
-  const count = elementCount(sizes) * (dtype.startsWith("complex") ? 2 : 1);
-  return { dtype, shape: sizes, data: new DTYPES[dtype].array(count) };
 }

@@ -338,7 +338,7 @@ function takenFrom(
 
 /** Segments that take one row cannot pass on what has no rows. */
 function requireRows(plan: Plan, { needs }: Part, { inputs }: Work): void {
-  const isByRow = [...needs.made.keys()].some(({ byRow }) => byRow);
+  const isByRow = [...needs.made.keys()].some(({ session }) => session.byRow);
   const rows = Math.max(1, ...[...inputs.values()].map(({ shape }) => shape[0] ?? 1));
   if (!isByRow || rows === 1 || [...needs.passing].every((value) => plan.hasRows(value))) return;
   throw new PolyheadError(

@@ -14,8 +14,11 @@ export interface PartitionMember {
   readonly graphs: readonly CanonicalGraph[];
   /** The values that are asked of it. */
   readonly outputs: readonly Identity[];
-  /** What {@link neededNodes} gives for it, for those who partition the same members again and again. */
-  readonly needed?: readonly CanonicalNode[];
+  /**
+   * What {@link neededNodes} gives for it, in one list or several, for those who partition the same members again and
+   * again. A list that several members have is looked through once.
+   */
+  readonly needed?: readonly (readonly CanonicalNode[])[];
 }
 
 /** Computations that the same members need. */
@@ -36,42 +39,26 @@ interface Group {
   readonly nodes: CanonicalNode[];
 }
 
-/** A node and the group that it is in, by its place; changed with every member that needs it. */
-interface Place {
-  readonly node: CanonicalNode;
-  group: number;
-}
-
 /** The segments of a set of members, each after those it reads. */
 export function partition(members: readonly PartitionMember[]): Segment[] {
-  // Each member splits the groups that it needs a part of: what it needs goes to a new group, which it joins.
-  const places = new Map<string, Place>();
-  const groups: Group[] = [{ usedBy: [], nodes: [] }];
-  members.forEach((member, at) => {
-    const split: (number | undefined)[] = [];
-    for (const node of member.needed ?? neededNodes(member.graphs, member.outputs)) {
-      let place = places.get(node.key);
-      if (!place) {
-        place = { node, group: 0 };
-        places.set(node.key, place);
-      }
-      const usedBy = groups[place.group]?.usedBy ?? [];
-      // Two graphs of one member may hold the same node.
-      if (usedBy.at(-1) === at) continue;
-      const group = split[place.group] ?? groups.push({ usedBy: [...usedBy, at], nodes: [] }) - 1;
-      split[place.group] = group;
-      place.group = group;
-    }
-  });
+  const usersOf = usersByNode(members);
+  const groups = new Map<string, Group>();
   const constants: CanonicalNode[] = [];
-  for (const same of sameComputations([...places.values()].map(({ node }) => node))) {
+  for (const same of sameComputations([...usersOf.keys()])) {
     const node = oneNode(same);
-    if (node.varies) groupFor(same, groups, places)?.nodes.push(node);
-    else constants.push(node);
+    if (!node.varies) {
+      constants.push(node);
+      continue;
+    }
+    // Needed by whoever needs one of the nodes that stand for it.
+    const users = union(same.map((each) => usersOf.get(each) ?? NOBODY));
+    const group = groups.get(users.name) ?? { usedBy: users.places, nodes: [] };
+    groups.set(users.name, group);
+    group.nodes.push(node);
   }
-  const ordered = groups
-    .filter((group) => group.nodes.length > 0)
-    .sort((a, b) => b.usedBy.length - a.usedBy.length || (a.usedBy[0] ?? 0) - (b.usedBy[0] ?? 0));
+  const ordered = [...groups.values()].sort(
+    (a, b) => b.usedBy.length - a.usedBy.length || (a.usedBy[0] ?? 0) - (b.usedBy[0] ?? 0),
+  );
   const constantValues = new Set([...constants.flatMap(({ makes }) => makes), ...weightIdentities(members)]);
   const borders = ordered.map((group) => {
     const made = new Set(group.nodes.flatMap(({ makes }) => makes));
@@ -94,23 +81,55 @@ export function partition(members: readonly PartitionMember[]): Segment[] {
   });
 }
 
-/** The group of a computation: needed by whoever needs one of the nodes that stand for it. */
-function groupFor(
-  same: readonly CanonicalNode[],
-  groups: Group[],
-  places: ReadonlyMap<string, Place>,
-): Group | undefined {
-  const own = new Set(same.map(({ key }) => groups[places.get(key)?.group ?? 0]));
-  const [first, ...others] = own;
-  if (others.length === 0) return first;
-  const users = new Set([...own].flatMap((each) => each?.usedBy ?? []));
-  const known = groups.find(
-    ({ usedBy }) => usedBy.length === users.size && usedBy.every((each) => users.has(each)),
-  );
-  if (known) return known;
-  const made: Group = { usedBy: [...users].sort((a, b) => a - b), nodes: [] };
-  groups.push(made);
-  return made;
+/** Some members, by their places among all, ascending. */
+interface Users {
+  readonly places: readonly number[];
+  /** Equal names are equal users. */
+  readonly name: string;
+}
+
+const NOBODY: Users = { places: [], name: "" };
+
+/** Every node that a member needs, once, in running order, and who needs it. */
+function usersByNode(members: readonly PartitionMember[]): ReadonlyMap<CanonicalNode, Users> {
+  const listUsers = new Map<readonly CanonicalNode[], number[]>();
+  for (const [at, { graphs, outputs, needed = [neededNodes(graphs, outputs)] }] of members.entries())
+    for (const list of needed) {
+      const users = listUsers.get(list);
+      if (users) users.push(at);
+      else listUsers.set(list, [at]);
+    }
+  // Each list splits the sets that it has a part of: what it has goes to a new set, of which it is one more list.
+  const sets: { readonly lists: readonly number[] }[] = [{ lists: [] }];
+  const places = new Map<string, { readonly node: CanonicalNode; set: number }>();
+  for (const [at, list] of [...listUsers.keys()].entries()) {
+    const split: (number | undefined)[] = [];
+    for (const node of list) {
+      let place = places.get(node.key);
+      if (!place) {
+        place = { node, set: 0 };
+        places.set(node.key, place);
+      }
+      const lists = sets[place.set]?.lists ?? [];
+      if (lists.at(-1) === at) continue;
+      const set = split[place.set] ?? sets.push({ lists: [...lists, at] }) - 1;
+      split[place.set] = set;
+      place.set = set;
+    }
+  }
+  const users = [...listUsers.values()].map(named);
+  const usersOfSets = sets.map(({ lists }) => union(lists.map((at) => users[at] ?? NOBODY)));
+  return new Map([...places.values()].map(({ node, set }) => [node, usersOfSets[set] ?? NOBODY]));
+}
+
+function union(parts: readonly Users[]): Users {
+  const [first = NOBODY, ...others] = parts;
+  if (others.every(({ name }) => name === first.name)) return first;
+  return named([...new Set(parts.flatMap(({ places }) => places))].sort((a, b) => a - b));
+}
+
+function named(places: readonly number[]): Users {
+  return { places, name: places.join(" ") };
 }
 
 /** The nodes that values depend on, in running order. */

@@ -3,7 +3,7 @@
 import fc from "fast-check";
 import { describe, expect, it } from "vitest";
 import type { PolyheadError } from "../../src/base/errors.js";
-import { canonicalGraph } from "../../src/onnx/canonical.js";
+import { type CanonicalNode, canonicalGraph } from "../../src/onnx/canonical.js";
 import { extract } from "../../src/onnx/extract.js";
 import { GraphIndex } from "../../src/onnx/graph.js";
 import { identify } from "../../src/onnx/identity.js";
@@ -17,7 +17,7 @@ import {
   type ValueInfo,
   valueInfo,
 } from "../../src/onnx/model.js";
-import { partition, type Segment } from "../../src/onnx/partition.js";
+import { neededNodes, partition, type Segment } from "../../src/onnx/partition.js";
 import { segmentModel } from "../../src/onnx/segment-model.js";
 import { inferTypes } from "../../src/onnx/shapes.js";
 import { weight } from "../../src/onnx/weight.js";
@@ -131,6 +131,39 @@ describe("a partition", () => {
           for (const output of segment.outputs) made.set(output, [...segment.usedBy]);
         }
         expect(new Set(segments.map(({ usedBy }) => usedBy.join())).size).toBe(segments.length);
+      }),
+      { numRuns: 200 },
+    );
+  });
+
+  it("is the same when what members need is given in lists that they share", async () => {
+    await fc.assert(
+      fc.asyncProperty(families, fc.array(fc.nat(), { minLength: 3 }), async (family, cuts) => {
+        const { members, segments } = await prepared(family);
+        const lists = new Map<string, readonly CanonicalNode[]>();
+        const shared = (nodes: readonly CanonicalNode[]) => {
+          const name = nodes.map(({ key }) => key).join();
+          const list = lists.get(name) ?? nodes;
+          lists.set(name, list);
+          return list;
+        };
+        const listed = partition(
+          members.map(({ name, graph }, at) => {
+            const outputs = [...graph.outputs.values()];
+            const nodes = neededNodes([graph], outputs);
+            const cut = (cuts[at] ?? 0) % (nodes.length + 1);
+            const needed = [shared(nodes.slice(0, cut)), shared(nodes.slice(cut))];
+            return { name, graphs: [graph], outputs, needed };
+          }),
+        );
+        const plain = (all: readonly Segment[]) =>
+          new Map(
+            all.map(({ usedBy, nodes, inputs, outputs }) => [
+              usedBy.join(),
+              [nodes.map(({ key }) => key), inputs, outputs].map((each) => new Set(each)),
+            ]),
+          );
+        expect(plain(listed)).toEqual(plain(segments));
       }),
       { numRuns: 200 },
     );
