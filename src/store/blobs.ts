@@ -1,11 +1,11 @@
 /** Content named by its digest, in `blobs/sha256`: written once, never changed, checked whenever it is read. */
 import { createHash } from "node:crypto";
-import { fstatSync } from "node:fs";
-import { lstat, readdir, rm } from "node:fs/promises";
+import { closeSync, fstatSync, lstatSync } from "node:fs";
+import { lstat, readdir } from "node:fs/promises";
 import { join } from "node:path";
 import { PolyheadError } from "../base/errors.js";
 import { type Digest, digestOf, hexOf, isHex } from "./digest.js";
-import { damaged, openRegular, readExactly, writeDurable } from "./durable.js";
+import { damaged, flushNames, openRegular, readExactly, removeFile, writeNamed } from "./durable.js";
 
 /** Bytes read at once where a blob is only hashed. */
 const STEP = 2 ** 20;
@@ -15,6 +15,11 @@ export interface BlobName {
   readonly digest: Digest;
   /** Bytes. */
   readonly size: number;
+}
+
+/** A blob to be kept. */
+export interface BlobContent extends BlobName {
+  readonly pieces: readonly Uint8Array[];
 }
 
 /** A blob as it lies in the folder. */
@@ -39,24 +44,31 @@ export class BlobStore {
   }
 
   /** Whether a file of this name and size is there; its content is not looked at. */
-  async has({ digest, size }: BlobName): Promise<boolean> {
-    const found = await lstat(this.path(digest)).catch(() => undefined);
-    return found?.isFile() === true && found.size === size;
+  has({ digest, size }: BlobName): boolean {
+    try {
+      const found = lstatSync(this.path(digest));
+      return found.isFile() && found.size === size;
+    } catch {
+      return false;
+    }
   }
 
   /**
-   * Keeps content; nothing is written when it is there already and sound.
+   * Keeps contents; nothing is written of what is there already and sound.
    * @throws PolyheadError FILE_NOT_WRITTEN
    */
-  async put(pieces: readonly Uint8Array[]): Promise<BlobName> {
-    const name = nameOf(pieces);
-    if (!(await this.isSound(name))) await this.#write(name, pieces);
-    return name;
+  async put(contents: readonly BlobContent[]): Promise<void> {
+    const missing: BlobContent[] = [];
+    for (const each of contents) if (!(await this.isSound(each))) missing.push(each);
+    await this.#write(missing);
   }
 
-  /** Writes content again that was taken away since it was put. */
-  async restore(name: BlobName, pieces: readonly Uint8Array[]): Promise<void> {
-    if (!(await this.has(name))) await this.#write(name, pieces);
+  /**
+   * Writes contents again that were taken away since they were put.
+   * @throws PolyheadError FILE_NOT_WRITTEN
+   */
+  async restore(contents: readonly BlobContent[]): Promise<void> {
+    await this.#write(contents.filter((each) => !this.has(each)));
   }
 
   /**
@@ -72,17 +84,17 @@ export class BlobStore {
         { digest, size, limit },
       );
     }
-    const file = await openRegular(this.path(digest));
-    if (!file) throw missing(digest);
+    const file = openRegular(this.path(digest));
+    if (file === undefined) throw missing(digest);
     try {
-      const { size: length } = fstatSync(file.fd);
+      const { size: length } = fstatSync(file);
       if (length !== size) throw altered(digest, `has ${length} bytes; expected ${size}`);
       const bytes = await readExactly(file, hexOf(digest), 0, size);
       const got = digestOf([bytes]);
       if (got !== digest) throw altered(digest, `has content of digest ${got}`);
       return bytes;
     } finally {
-      await file.close();
+      closeSync(file);
     }
   }
 
@@ -91,12 +103,12 @@ export class BlobStore {
    * @throws PolyheadError STORE_DAMAGED
    */
   async readRange(digest: Digest, offset: number, length: number): Promise<Uint8Array> {
-    const file = await openRegular(this.path(digest));
-    if (!file) throw missing(digest);
+    const file = openRegular(this.path(digest));
+    if (file === undefined) throw missing(digest);
     try {
       return await readExactly(file, hexOf(digest), offset, length);
     } finally {
-      await file.close();
+      closeSync(file);
     }
   }
 
@@ -105,30 +117,24 @@ export class BlobStore {
    * @throws PolyheadError STORE_DAMAGED
    */
   async check({ digest, size }: BlobName): Promise<void> {
-    const file = await openRegular(this.path(digest));
-    if (!file) throw missing(digest);
+    const file = openRegular(this.path(digest));
+    if (file === undefined) throw missing(digest);
     const hash = createHash("sha256");
-    let length = 0;
     try {
-      // One byte more than there should be, so that a longer file is found out.
-      const buffer = new Uint8Array(Math.min(STEP, size + 1));
-      for (;;) {
-        const { bytesRead } = await file.read(buffer, 0, buffer.length, length);
-        if (bytesRead === 0) break;
-        hash.update(buffer.subarray(0, bytesRead));
-        length += bytesRead;
-      }
+      const { size: length } = fstatSync(file);
+      if (length !== size) throw altered(digest, `has ${length} bytes; expected ${size}`);
+      for (let at = 0; at < size; at += STEP)
+        hash.update(await readExactly(file, hexOf(digest), at, Math.min(STEP, size - at)));
     } finally {
-      await file.close();
+      closeSync(file);
     }
     const got: Digest = `sha256:${hash.digest("hex")}`;
-    if (length !== size) throw altered(digest, `has ${length} bytes; expected ${size}`);
     if (got !== digest) throw altered(digest, `has content of digest ${got}`);
   }
 
   /** Whether a blob is there and what its name says. */
   async isSound(name: BlobName): Promise<boolean> {
-    if (!(await this.has(name))) return false;
+    if (!this.has(name)) return false;
     return this.check(name).then(
       () => true,
       () => false,
@@ -150,17 +156,20 @@ export class BlobStore {
 
   /** Takes a blob away, if it is there. */
   async remove(digest: Digest): Promise<void> {
-    await rm(this.path(digest), { force: true });
+    await removeFile(this.path(digest));
   }
 
-  async #write({ digest }: BlobName, pieces: readonly Uint8Array[]): Promise<void> {
-    await writeDurable(this.path(digest), pieces, this.#temporaries);
+  async #write(contents: readonly BlobContent[]): Promise<void> {
+    const [first] = contents;
+    if (!first) return;
+    for (const { digest, pieces } of contents) await writeNamed(this.path(digest), pieces, this.#temporaries);
+    await flushNames(this.path(first.digest));
   }
 }
 
-/** Digest and size of content. */
-export function nameOf(pieces: readonly Uint8Array[]): BlobName {
-  return { digest: digestOf(pieces), size: pieces.reduce((sum, piece) => sum + piece.length, 0) };
+/** Content with its digest and size. */
+export function blobOf(pieces: readonly Uint8Array[]): BlobContent {
+  return { digest: digestOf(pieces), size: pieces.reduce((sum, piece) => sum + piece.length, 0), pieces };
 }
 
 function missing(digest: Digest): PolyheadError {

@@ -2,12 +2,11 @@
  * The newest changes of the routes, each in a small file of its own in `.polyhead/changes`, so that a change costs the
  * same however many models there are and however long the history is. A name has the generation that a change leads to
  * and the digest of the content; there all at once, it makes the change. Now and then the changes are sealed: they become
- * part of what the index leads to, and their files go.
+ * part of what the index leads to, and their files are used for the next ones.
  */
-import { readdir, rm } from "node:fs/promises";
 import { join } from "node:path";
 import { digestOf, hexOf } from "./digest.js";
-import { damaged, readRegular, writeDurable } from "./durable.js";
+import { damaged, namesIn, readRegular, writeDurable } from "./durable.js";
 import type { Change } from "./routes.js";
 import { changeBytes, parseChange, ROUTES_LIMIT } from "./routes-json.js";
 
@@ -40,9 +39,9 @@ export class ChangeFiles {
   }
 
   /** All changes in the folder, oldest first; files with other names are not the store's. */
-  async list(): Promise<ChangeFile[]> {
+  list(): ChangeFile[] {
     const found: ChangeFile[] = [];
-    for (const name of await readdir(this.folder).catch(() => [])) {
+    for (const name of namesIn(this.folder)) {
       const [, generation, hex] = NAME.exec(name) ?? [];
       if (hex !== undefined) found.push({ name, generation: Number(generation), hex });
     }
@@ -51,10 +50,12 @@ export class ChangeFiles {
 
   /**
    * Writes the file of a change; it outlasts a loss of power when this returns.
+   * @param sealed a change whose file becomes this one
    * @throws PolyheadError FILE_NOT_WRITTEN
    */
-  async put({ name }: ChangeFile, bytes: Uint8Array): Promise<void> {
-    await writeDurable(join(this.folder, name), [bytes], this.#temporaries);
+  async put({ name }: ChangeFile, bytes: Uint8Array, sealed: ChangeFile | undefined): Promise<void> {
+    const old = sealed && join(this.folder, sealed.name);
+    await writeDurable(join(this.folder, name), [bytes], this.#temporaries, old);
   }
 
   /** A change, checked against its name. @throws PolyheadError STORE_DAMAGED, STORE_REFUSED, LIMIT_EXCEEDED */
@@ -73,10 +74,5 @@ export class ChangeFiles {
     throw damaged(`The change ${name} leads to generation ${change.after}; expected ${generation}.`, {
       name,
     });
-  }
-
-  /** Takes away the files of changes that have been sealed, in the order given. */
-  async remove(files: readonly ChangeFile[]): Promise<void> {
-    for (const { name } of files) await rm(join(this.folder, name), { force: true });
   }
 }

@@ -9,12 +9,12 @@
  * machines that share a store must agree better than that.
  */
 import { randomUUID } from "node:crypto";
-import { rmSync } from "node:fs";
-import { lstat, readdir, rename, rm, utimes, writeFile } from "node:fs/promises";
+import { renameSync, writeFileSync } from "node:fs";
+import { lstat, utimes, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { asPolyheadError } from "../base/errors.js";
 import { makeFolder } from "../files/disk.js";
-import { readRegular } from "./durable.js";
+import { namesIn, readRegular, removeFile, removeNow } from "./durable.js";
 import { jsonBytes, parseObject } from "./json.js";
 import { isAlive, isProcessName, type ProcessName, thisProcess } from "./process-name.js";
 
@@ -62,20 +62,23 @@ export class Claims {
   async claim(): Promise<string> {
     const name = randomUUID();
     const temporary = join(this.#temporaries, name);
-    const put = async () => {
-      await writeFile(temporary, jsonBytes(thisProcess()), { flag: "wx" });
-      await rename(temporary, join(this.folder, name));
+    // Nothing is flushed here, so that it takes less than to ask another thread for it.
+    const put = () => {
+      writeFileSync(temporary, jsonBytes(thisProcess()), { flag: "wx" });
+      renameSync(temporary, join(this.folder, name));
     };
     try {
-      await put().catch(async () => {
-        await rm(temporary, { force: true });
+      try {
+        put();
+      } catch {
+        removeNow(temporary);
         await makeFolder(this.folder);
         await makeFolder(this.#temporaries);
-        await put();
-      });
+        put();
+      }
       return name;
     } catch (thrown) {
-      await rm(temporary, { force: true }).catch(() => {});
+      removeNow(temporary);
       throw asPolyheadError(thrown, "FILE_NOT_WRITTEN", "The store's lock could not be taken");
     }
   }
@@ -94,16 +97,12 @@ export class Claims {
   }
 
   async remove(name: string): Promise<void> {
-    await rm(join(this.folder, name), { force: true });
+    await removeFile(join(this.folder, name));
   }
 
   /** The same for a process that ends. */
   removeNow(name: string): void {
-    try {
-      rmSync(join(this.folder, name), { force: true });
-    } catch {
-      // It is a dead process's claim from now on.
-    }
+    removeNow(join(this.folder, name));
   }
 
   async isThere(name: string): Promise<boolean> {
@@ -112,7 +111,7 @@ export class Claims {
 
   /** Looks who else is there, and clears away what the dead left. */
   async look(own: Own = {}): Promise<Look> {
-    const names: readonly string[] = await readdir(this.folder).catch(() => []);
+    const names = namesIn(this.folder);
     let holder: Partial<ProcessName> | undefined;
     for (const name of names) {
       if (name === own.claim || !CLAIM_NAME.test(name)) continue;

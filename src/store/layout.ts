@@ -32,8 +32,16 @@ export interface Snapshot {
   readonly index: ImageIndex;
   /** Digest of `index.json`. */
   readonly digest: Digest;
-  /** Changes of the routes, oldest first; those that the index has already are among them for a moment. */
+  /** Changes of the routes, oldest first; those that the index has already are among them. */
   readonly changes: readonly ChangeFile[];
+}
+
+interface IndexFile {
+  /** See {@link markOf}. */
+  readonly mark: string;
+  readonly bytes: Uint8Array;
+  readonly digest: Digest;
+  readonly index: ImageIndex;
 }
 
 /** The version of a store by the digest of its index and the changes beside it. */
@@ -53,8 +61,8 @@ export class Layout {
   readonly #ownChanges = new Set<string>();
   /** What was read or written last under a lock that may still be held. */
   #kept: { readonly held: Held; readonly snapshot: Snapshot; readonly mark: string } | undefined;
-  /** The index that was read last. */
-  #last: { readonly bytes: Uint8Array; readonly digest: Digest; readonly index: ImageIndex } | undefined;
+  /** The index that was read or written last. */
+  #last: IndexFile | undefined;
 
   private constructor(directory: string, lockWait: number) {
     this.directory = directory;
@@ -71,7 +79,7 @@ export class Layout {
    */
   static async open(directory: string, create: boolean, lockWait: number): Promise<Layout> {
     const layout = new Layout(resolve(directory), lockWait);
-    const names = await namesIn(layout.directory);
+    const names = await contentOf(layout.directory);
     if (names) await layout.#refuseLinks();
     if (!names?.includes(LAYOUT_FILE)) {
       if (names && names.length > 0 && !isUnfinished(names)) throw notStore(directory, names);
@@ -92,7 +100,7 @@ export class Layout {
    * @throws PolyheadError STORE_DAMAGED, LIMIT_EXCEEDED
    */
   async read(): Promise<Snapshot> {
-    const changes = await this.changes.list();
+    const changes = this.changes.list();
     const { digest, index } = await this.#readIndex();
     return { version: versionOf(digest, changes), digest, index, changes };
   }
@@ -123,55 +131,60 @@ export class Layout {
     return [this.indexPath, this.changes.folder].map(markOf).join(" ");
   }
 
-  async #readIndex() {
+  /** The version now, by an index that is read only when its mark is another one. */
+  async versionByMark(): Promise<string> {
+    const changes = this.changes.list();
+    const isKnown = this.#last?.mark === markOf(this.indexPath);
+    const { digest } = this.#last && isKnown ? this.#last : await this.#readIndex();
+    return versionOf(digest, changes);
+  }
+
+  async #readIndex(): Promise<IndexFile> {
+    const mark = markOf(this.indexPath);
     const bytes = await readRegular(this.indexPath, INDEX_LIMIT);
     if (!bytes) throw damaged("The store has no index.json. Restore it from a copy.", { file: INDEX_FILE });
-    if (this.#last && Buffer.compare(this.#last.bytes, bytes) === 0) return this.#last;
-    const index = parseIndex(bytes, "The store's index.json");
-    this.#last = { bytes, digest: digestOf([bytes]), index };
+    const last = this.#last;
+    this.#last =
+      last && Buffer.compare(last.bytes, bytes) === 0
+        ? { ...last, mark }
+        : { mark, bytes, digest: digestOf([bytes]), index: parseIndex(bytes, "The store's index.json") };
     return this.#last;
   }
 
   /**
    * Replaces the index; to be called with the lock held.
-   * @param sealed changes that the new index has, to be taken away
    * @throws PolyheadError FILE_NOT_WRITTEN, LIMIT_EXCEEDED
    */
-  async write(
-    held: Held,
-    { changes }: Snapshot,
-    index: ImageIndex,
-    sealed: readonly ChangeFile[] = [],
-  ): Promise<void> {
+  async write(held: Held, { changes }: Snapshot, index: ImageIndex): Promise<void> {
     this.distrust();
     const bytes = indexBytes(index);
     const digest = digestOf([bytes]);
-    addNewest(this.#own, versionOf(digest, changes));
+    const version = versionOf(digest, changes);
+    addNewest(this.#own, version);
     await writeDurable(this.indexPath, [bytes], this.temporaries);
-    this.#last = { bytes, digest, index };
-    const keep = (left: readonly ChangeFile[]) =>
-      this.#keep(held, { version: versionOf(digest, left), digest, index, changes: left });
-    if (sealed.length === 0) return keep(changes);
-    addNewest(this.#own, versionOf(digest, []));
-    // What cannot be taken away is left alone from here on.
-    await this.changes.remove(sealed).then(
-      () => keep([]),
-      () => {},
-    );
+    this.#last = { mark: markOf(this.indexPath), bytes, digest, index };
+    this.#keep(held, { version, digest, index, changes });
   }
 
   /**
    * Adds a change of the routes; to be called with the lock held.
+   * @param sealed a change that the index has already, whose file becomes the new one's
    * @throws PolyheadError FILE_NOT_WRITTEN, LIMIT_EXCEEDED
    */
-  async append(held: Held, { digest, index, changes }: Snapshot, change: Change): Promise<ChangeFile> {
+  async append(
+    held: Held,
+    { digest, index, changes }: Snapshot,
+    change: Change,
+    sealed: ChangeFile | undefined,
+  ): Promise<ChangeFile> {
     this.distrust();
     const { file, bytes } = changeFile(change);
     const version = versionOf(digest, [file]);
     addNewest(this.#own, version);
     addNewest(this.#ownChanges, file.name);
-    await this.changes.put(file, bytes);
-    this.#keep(held, { version, digest, index, changes: [...changes, file] });
+    await this.changes.put(file, bytes, sealed);
+    const rest = changes.filter((each) => each !== sealed);
+    this.#keep(held, { version, digest, index, changes: [...rest, file] });
     return file;
   }
 
@@ -260,7 +273,7 @@ function addNewest(made: Set<string>, each: string): void {
 }
 
 /** The names in a folder; undefined when there is none. */
-async function namesIn(directory: string): Promise<string[] | undefined> {
+async function contentOf(directory: string): Promise<string[] | undefined> {
   try {
     return await readdir(directory);
   } catch (thrown) {

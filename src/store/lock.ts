@@ -6,7 +6,8 @@
  * Where one change follows the other the lock is kept in between, so that it is paid for once: as long as nobody else
  * wishes for it, which is looked after every {@link TICK} milliseconds, for no longer than {@link LINGER} milliseconds
  * without a change, and {@link LONGEST} in all. Who waits says so by a wish, and nobody claims before those who wished
- * earlier. A change that comes alone gives the lock back at once; a process that ends gives it back too.
+ * earlier. A change that comes alone gives the lock back at once, unless another is expected; a process that ends gives it
+ * back too.
  */
 import { setTimeout as sleep } from "node:timers/promises";
 import { PolyheadError } from "../base/errors.js";
@@ -37,6 +38,12 @@ export interface Held {
   confirm(): Promise<void>;
 }
 
+/** What is known of some work. */
+export interface RunOptions {
+  /** Whether more is expected to follow at once. */
+  readonly isMoreToCome?: boolean;
+}
+
 /** The lock of a store. */
 export class Lock {
   readonly #claims: Claims;
@@ -61,14 +68,14 @@ export class Lock {
    * Does some work while nobody else does any.
    * @throws PolyheadError STORE_LOCKED, FILE_NOT_WRITTEN, and what the work throws
    */
-  run<T>(work: (held: Held) => Promise<T>): Promise<T> {
+  run<T>(work: (held: Held) => Promise<T>, options: RunOptions = {}): Promise<T> {
     this.#waiting++;
-    const turn = this.#last.then(() => this.#work(work));
+    const turn = this.#last.then(() => this.#work(work, options));
     this.#last = turn.catch(() => {});
     return turn;
   }
 
-  async #work<T>(work: (held: Held) => Promise<T>): Promise<T> {
+  async #work<T>(work: (held: Held) => Promise<T>, { isMoreToCome = false }: RunOptions): Promise<T> {
     this.#waiting--;
     this.#streak = performance.now() - this.#worked < LINGER ? this.#streak + 1 : 1;
     const hold = this.#hold ?? (await this.#acquire());
@@ -79,8 +86,8 @@ export class Lock {
     } finally {
       hold.isBusy = false;
       this.#worked = performance.now();
-      if ((this.#streak >= STREAK || this.#waiting > 0) && !hold.isSpent)
-        hold.linger(() => this.#leave(hold));
+      const isKept = isMoreToCome || this.#streak >= STREAK || this.#waiting > 0;
+      if (isKept && !hold.isSpent) hold.linger(() => this.#leave(hold));
       else {
         this.#leave(hold);
         await this.#ending;

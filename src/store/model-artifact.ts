@@ -12,7 +12,7 @@ import type { Model } from "../onnx/model.js";
 import { MAX_MODEL_BYTES, readModel } from "../onnx/read.js";
 import { revisionOf } from "../onnx/revision.js";
 import { bigWeightBytes, serializeModel } from "../onnx/write.js";
-import { type BlobName, type BlobStore, nameOf } from "./blobs.js";
+import { type BlobContent, type BlobStore, blobOf } from "./blobs.js";
 import { digestOf, hexOf, isHex } from "./digest.js";
 import { damaged } from "./durable.js";
 import {
@@ -56,11 +56,10 @@ export interface StoredModel {
 /** A model ready to be stored. */
 export interface ModelArtifact {
   readonly revision: string;
-  /** The contents of its blobs, the manifest last. */
-  readonly blobs: readonly (readonly Uint8Array[])[];
-  /** Their names. */
-  readonly names: readonly BlobName[];
-  /** What its manifest says. */
+  /** The manifest last. */
+  readonly blobs: readonly BlobContent[];
+  readonly manifest: Manifest;
+  /** What the manifest says. */
   readonly stored: StoredModel;
   /** The entry for the index. */
   readonly entry: Descriptor;
@@ -72,31 +71,32 @@ export interface ModelArtifact {
  * @throws PolyheadError LIMIT_EXCEEDED, INVALID_ARGUMENT for a title that is no file name, MODEL_MALFORMED
  */
 export async function modelArtifact(model: Model, title?: string): Promise<ModelArtifact> {
-  const revision = await revisionOf(model);
+  const contents = layersOf(model).map(blobOf);
+  const [file, ...weights] = contents;
+  const revision = file && weights.length === 0 ? hexOf(file.digest) : await revisionOf(model);
   const name = checkedTitle(title ?? `${revision.slice(0, 12)}.onnx`);
-  const contents = layersOf(model);
-  const layers = contents.map((pieces, at): Descriptor => {
-    const blob = nameOf(pieces);
-    return at === 0
-      ? { mediaType: MEDIA_TYPE.graph, ...blob, annotations: { [ANNOTATION.title]: name } }
-      : { mediaType: MEDIA_TYPE.weights, ...blob, annotations: { [ANNOTATION.title]: hexOf(blob.digest) } };
-  });
+  const layers = contents.map(
+    ({ digest, size }, at): Descriptor =>
+      at === 0
+        ? { mediaType: MEDIA_TYPE.graph, digest, size, annotations: { [ANNOTATION.title]: name } }
+        : { mediaType: MEDIA_TYPE.weights, digest, size, annotations: { [ANNOTATION.title]: hexOf(digest) } },
+  );
   const manifest = artifactManifest(MEDIA_TYPE.model, layers, {
     [ANNOTATION.title]: name,
     [ANNOTATION.created]: new Date().toISOString(),
     [REVISION]: revision,
     ...annotationsOf(readMetadata(model)),
   });
-  const bytes = manifestBytes(manifest);
-  const written = nameOf([bytes]);
+  const written = blobOf([manifestBytes(manifest)]);
   return {
     revision,
-    blobs: [...contents, [EMPTY_CONFIG], [bytes]],
-    names: [...layers, manifest.config, written],
+    blobs: [...contents, EMPTY_CONFIG, written],
+    manifest,
     stored: storedModel(manifest, "The model's manifest"),
     entry: {
       mediaType: MEDIA_TYPE.manifest,
-      ...written,
+      digest: written.digest,
+      size: written.size,
       artifactType: MEDIA_TYPE.model,
       annotations: { [ANNOTATION.tag]: revision },
     },

@@ -4,7 +4,7 @@
  * https://github.com/opencontainers/image-spec
  */
 import { PolyheadError } from "../base/errors.js";
-import { type BlobName, nameOf } from "./blobs.js";
+import { type BlobName, blobOf } from "./blobs.js";
 import { isDigest } from "./digest.js";
 import { damaged } from "./durable.js";
 import { isObject, isTexts, jsonBytes, parseObject } from "./json.js";
@@ -68,7 +68,7 @@ export interface ImageIndex {
 }
 
 /** The configuration of artifacts that have none: `{}`. */
-export const EMPTY_CONFIG = new TextEncoder().encode("{}");
+export const EMPTY_CONFIG = blobOf([new TextEncoder().encode("{}")]);
 
 /** The manifest of an artifact without a configuration. */
 export function artifactManifest(
@@ -80,7 +80,7 @@ export function artifactManifest(
     schemaVersion: 2,
     mediaType: MEDIA_TYPE.manifest,
     artifactType,
-    config: { mediaType: MEDIA_TYPE.empty, ...nameOf([EMPTY_CONFIG]) },
+    config: { mediaType: MEDIA_TYPE.empty, digest: EMPTY_CONFIG.digest, size: EMPTY_CONFIG.size },
     layers,
     annotations,
   };

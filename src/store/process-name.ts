@@ -15,10 +15,14 @@ export interface ProcessName {
   readonly place: string;
 }
 
+let own: ProcessName | undefined;
+
 /** The name of this process. */
 export function thisProcess(): ProcessName {
+  if (own) return own;
   const start = statusOf(process.pid)?.start;
-  return { pid: process.pid, place: thisPlace(), ...(start !== undefined && { start }) };
+  own = { pid: process.pid, place: thisPlace(), ...(start !== undefined && { start }) };
+  return own;
 }
 
 /** Whether a value out of JSON names a process. */

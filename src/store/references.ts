@@ -51,7 +51,7 @@ async function namedBy(blobs: BlobStore, descriptor: Descriptor): Promise<readon
   if (MANIFESTS.has(mediaType)) {
     const manifest = parseManifest(await blobs.read(descriptor, MANIFEST_LIMIT), `The manifest ${digest}`);
     const { config, layers, subject } = manifest;
-    return subject && (await blobs.has(subject)) ? [config, ...layers, subject] : [config, ...layers];
+    return subject && blobs.has(subject) ? [config, ...layers, subject] : [config, ...layers];
   }
   if (INDEXES.has(mediaType)) {
     return parseIndex(await blobs.read(descriptor, INDEX_LIMIT), `The index ${digest}`).manifests;

@@ -15,11 +15,10 @@ import {
   readListing,
   requireModel,
 } from "./catalogue.js";
-import type { ChangeFile } from "./change-files.js";
 import { type Collected, collectGarbage } from "./collect.js";
 import type { Digest } from "./digest.js";
 import { Layout, type Snapshot } from "./layout.js";
-import type { Held } from "./lock.js";
+import type { Held, RunOptions } from "./lock.js";
 import {
   type ModelArtifact,
   modelArtifact,
@@ -130,17 +129,19 @@ export class Store {
     this.#requireWritable();
     const artifact = await modelArtifact(model, title);
     const { revision } = artifact;
-    if (await this.#readModels((listing) => this.#isSound(listing, revision))) return revision;
+    const mayBeThere = this.#known.listing?.models.has(revision) !== false;
+    if (mayBeThere && (await this.#readModels((listing) => this.#isSound(listing, revision))))
+      return revision;
     // The weights are written before the lock is taken, so that nobody waits for them.
-    for (const pieces of artifact.blobs) await this.#layout.blobs.put(pieces);
+    await this.#layout.blobs.put(artifact.blobs);
     await this.#prove(artifact);
-    await this.#change(async (catalogue, held) => {
+    const keep = async (catalogue: Catalogue, held: Held) => {
       if (await this.#isSound(catalogue, revision)) return;
-      // Somebody may have collected garbage since.
-      for (const [at, name] of artifact.names.entries())
-        await this.#layout.blobs.restore(name, artifact.blobs[at] ?? []);
+      await this.#layout.blobs.restore(artifact.blobs); // somebody may have collected garbage since
       await this.#commit(held, catalogue, [...entriesBut(catalogue, revision), artifact.entry]);
-    });
+      this.#known.manifests.set(artifact.entry.digest, artifact.manifest);
+    };
+    await this.#change(keep, { isMoreToCome: true }); // most models are put for a route that is changed next
     return revision;
   }
 
@@ -244,7 +245,10 @@ export class Store {
   }
 
   /** Does some work with the lock held, so that what it is given is what there is. */
-  async #change<T>(work: (catalogue: Catalogue, held: Held) => Promise<T>): Promise<T> {
+  async #change<T>(
+    work: (catalogue: Catalogue, held: Held) => Promise<T>,
+    options: RunOptions = {},
+  ): Promise<T> {
     this.#requireWritable();
     return this.#layout.lock.run(async (held) => {
       const read = () => this.#layout.readHeld(held);
@@ -252,7 +256,7 @@ export class Store {
         async (snapshot) => work(await readCatalogue(this.#layout, snapshot, this.#known), held),
         read,
       );
-    });
+    }, options);
   }
 
   /** Keeps a change beside the others that came since the routes were sealed. */
@@ -260,16 +264,18 @@ export class Store {
     const change = next.history.at(-1);
     if (!change) return;
     await held.confirm();
-    const file = await this.#layout.append(held, snapshot, change);
+    const last = routes.sealed?.document.generation ?? 0;
+    const sealed = snapshot.changes.find(({ generation }) => generation <= last);
+    const file = await this.#layout.append(held, snapshot, change, sealed);
     this.#known.routes = { ...routes, document: next, since: [...routes.since, file] };
   }
 
   /** Makes the routes a part of what the index leads to. */
   async #seal(held: Held, catalogue: Catalogue, next: RoutesDocument): Promise<void> {
-    const { routes, index, snapshot } = catalogue;
+    const { routes, index } = catalogue;
     const made = await sealRoutes(this.#layout.blobs, routes, next);
     const others = index.manifests.filter(({ digest }) => digest !== routes.sealed?.entry.digest);
-    await this.#commit(held, catalogue, [...others, made.sealed.entry], snapshot.changes);
+    await this.#commit(held, catalogue, [...others, made.sealed.entry]);
     this.#known.sealed = made.sealed;
     this.#known.routes = made;
     await this.#sweepLater(supersededBy(routes, made));
@@ -289,14 +295,9 @@ export class Store {
     }
   }
 
-  async #commit(
-    held: Held,
-    { index, snapshot }: Catalogue,
-    manifests: readonly Descriptor[],
-    sealed?: readonly ChangeFile[],
-  ): Promise<void> {
+  async #commit(held: Held, { index, snapshot }: Catalogue, manifests: readonly Descriptor[]): Promise<void> {
     await held.confirm();
-    await this.#layout.write(held, snapshot, { ...index, manifests }, sealed);
+    await this.#layout.write(held, snapshot, { ...index, manifests });
   }
 
   /** Whether a model is there with all its files as they should be. */

@@ -2,7 +2,7 @@
  * The routes as they lie in a store: an artifact in the index, whose layers are the routes as they were when it was sealed
  * and their history in pieces that are never written again, and after it the changes since, in files of their own.
  */
-import type { BlobStore } from "./blobs.js";
+import { type BlobName, type BlobStore, blobOf } from "./blobs.js";
 import type { ChangeFile, ChangeFiles } from "./change-files.js";
 import type { Digest } from "./digest.js";
 import { damaged } from "./durable.js";
@@ -123,30 +123,29 @@ export async function sealRoutes(
   const oldest = next.history[0]?.after ?? 0;
   const kept = sealed?.isOld ? [] : (sealed?.pieces ?? []).filter(({ until }) => until >= oldest);
   const from = kept.at(-1)?.until ?? 0;
-  const [document, history] = await Promise.all([
-    blobs.put([routesBytes(next)]),
-    blobs.put([historyBytes(next.history.filter(({ after }) => after > from))]),
-    blobs.put([EMPTY_CONFIG]),
-  ]);
-  const title = (name: string) => ({ [ANNOTATION.title]: name });
-  const blob = { mediaType: MEDIA_TYPE.routesDocument, ...document, annotations: title("routes.json") };
-  const newest = {
-    mediaType: MEDIA_TYPE.routesHistory,
-    ...history,
-    annotations: title(`history-${next.generation}.json`),
-  };
+  const document = blobOf([routesBytes(next)]);
+  const history = blobOf([historyBytes(next.history.filter(({ after }) => after > from))]);
+  const blob = descriptorOf(document, MEDIA_TYPE.routesDocument, "routes.json");
+  const newest = descriptorOf(history, MEDIA_TYPE.routesHistory, `history-${next.generation}.json`);
   const pieces = [...kept, { blob: newest, until: next.generation }];
   const manifest = artifactManifest(MEDIA_TYPE.routes, [blob, ...pieces.map((piece) => piece.blob)], {
     [ANNOTATION.created]: new Date().toISOString(),
     "polyhead.generation": String(next.generation),
   });
+  const written = blobOf([manifestBytes(manifest)]);
+  await blobs.put([document, history, EMPTY_CONFIG, written]);
   const entry = {
     mediaType: MEDIA_TYPE.manifest,
-    ...(await blobs.put([manifestBytes(manifest)])),
+    digest: written.digest,
+    size: written.size,
     artifactType: MEDIA_TYPE.routes,
     annotations: { [ANNOTATION.tag]: ROUTES_TAG },
   };
   return { document: next, sealed: { entry, blob, document: next, pieces, isOld: false }, since: [] };
+}
+
+function descriptorOf({ digest, size }: BlobName, mediaType: string, title: string): Descriptor {
+  return { mediaType, digest, size, annotations: { [ANNOTATION.title]: title } };
 }
 
 /** The blobs that routes had before they were sealed anew and have no more. */

@@ -2,7 +2,7 @@
 import { type FSWatcher, watch } from "node:fs";
 import { basename } from "node:path";
 import { setTimeout as sleep } from "node:timers/promises";
-import { type Layout, markOf, versionOf } from "./layout.js";
+import type { Layout } from "./layout.js";
 
 /** Milliseconds between two looks at least, however many notices come: one change makes several. */
 const PAUSE = 25;
@@ -18,20 +18,10 @@ export async function watchLayout(
   changed: (version: string) => void,
   every: number,
 ): Promise<() => void> {
-  const mark = markOf(layout.indexPath);
-  const first = await layout.read();
-  let last = first.version;
-  let index = { mark, digest: first.digest };
+  let { version: last } = await layout.read();
   let looking = false;
   let again = false;
   let ended = false;
-  /** The index is read only when it is another one. */
-  const versionNow = async () => {
-    const changes = await layout.changes.list();
-    const mark = markOf(layout.indexPath);
-    if (mark !== index.mark) index = { mark, digest: (await layout.read()).digest };
-    return versionOf(index.digest, changes);
-  };
   const look = async () => {
     again = true;
     if (looking) return;
@@ -39,7 +29,7 @@ export async function watchLayout(
     while (again && !ended) {
       again = false;
       // A store that cannot be read just now is looked at again.
-      const version = await versionNow().catch(() => last);
+      const version = await layout.versionByMark().catch(() => last);
       if (version !== last && !ended && !layout.isOwn(version)) changed(version);
       last = version;
       await sleep(PAUSE, undefined, { ref: false });

@@ -111,7 +111,8 @@ describe("a claim that was left behind", () => {
   ])("%s is cleared away", async (_, name, age) => {
     const { store, revision } = await storeWithModel();
     const path = await claim(store, name, age);
-    await store.change((routes) => routes.set("a", routeTo(revision)), author);
+    const next = await Store.open(store.directory);
+    await next.change((routes) => routes.set("a", routeTo(revision)), author);
     expect(existsSync(path)).toBe(false);
   });
 

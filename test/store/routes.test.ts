@@ -1,5 +1,5 @@
 /** Routes of a store: changed as a whole, remembered, refused where they make no sense, noticed by others. */
-import { cp, readdir } from "node:fs/promises";
+import { link, mkdir, readdir, writeFile } from "node:fs/promises";
 import { join } from "node:path";
 import { describe, expect, it, onTestFinished, vi } from "vitest";
 import { HISTORY_LIMIT, type Route, routeTo, Store } from "../../src/store/index.js";
@@ -9,6 +9,15 @@ import { addition, author, refuses, temporaryFolder } from "./samples.js";
 async function pair() {
   const store = await Store.open(await temporaryFolder());
   return { store, first: await store.put(addition(1)), second: await store.put(addition(2)) };
+}
+
+/** A copy of a folder that shares its files, as backups make it. */
+async function linkFolder(from: string, to: string): Promise<void> {
+  await mkdir(to, { recursive: true });
+  for (const entry of await readdir(from, { withFileTypes: true })) {
+    const [own, other] = [join(from, entry.name), join(to, entry.name)];
+    await (entry.isDirectory() ? linkFolder(own, other) : link(own, other));
+  }
 }
 
 describe("routes", () => {
@@ -177,25 +186,44 @@ describe("routes", () => {
     expect((await other.routes()).generation).toBe(200);
   });
 
-  it("of changes that were sealed and whose files stayed behind are what they were", async () => {
+  it("have the files of sealed changes for those to come, which count for nothing until then", async () => {
     const { store, first } = await pair();
     const weigh = (weight: number) =>
       store.change((routes) => routes.set("a", { targets: [{ revision: first, weight }] }), author);
-    for (let at = 1; at <= 64; at++) await weigh(at);
     const changes = join(store.directory, ".polyhead", "changes");
-    const kept = await temporaryFolder();
-    await cp(changes, kept, { recursive: true });
-    expect(await readdir(kept)).toHaveLength(63);
-    const sealed = await weigh(65);
-    expect(await readdir(changes)).toEqual([]);
-    await cp(kept, changes, { recursive: true }); // as if the process had been killed before it took them away
-    expect(await (await Store.open(store.directory)).routes()).toEqual(sealed);
-    const next = await (await Store.open(store.directory)).change((routes) => routes.delete("a"), author);
-    expect([next.generation, next.history.length]).toEqual([66, 66]);
+    const generations = async () =>
+      (await readdir(changes)).map((name) => Number.parseInt(name, 10)).sort((a, b) => a - b);
+    const from = (first: number, last: number) =>
+      Array.from({ length: last - first + 1 }, (_, at) => first + at);
+    for (let at = 1; at <= 65; at++) await weigh(at);
+    expect(await generations()).toEqual(from(2, 64));
+    const [name = ""] = await readdir(changes);
+    await writeFile(join(changes, name), "of no concern");
+    const other = await Store.open(store.directory);
+    expect(await other.routes()).toEqual(await store.routes());
     expect((await store.verify()).findings).toEqual([]);
+    const next = await other.change((routes) => routes.delete("a"), author);
+    expect([next.generation, next.history.length]).toEqual([66, 66]);
+    expect(await generations()).toEqual([...from(3, 64), 66]);
     for (let at = 67; at <= 129; at++) await weigh(at);
-    expect(await readdir(changes)).toEqual([]);
-    expect((await store.routes()).history).toHaveLength(129);
+    expect(await generations()).toEqual(from(66, 128));
+    const { history } = await (await Store.open(store.directory)).routes();
+    expect(history).toEqual((await store.routes()).history);
+    expect(history).toHaveLength(129);
+  });
+
+  it("leave files alone that a copy of the folder shares", async () => {
+    const { store, first } = await pair();
+    const weigh = (weight: number) =>
+      store.change((routes) => routes.set("a", { targets: [{ revision: first, weight }] }), author);
+    for (let at = 1; at <= 10; at++) await weigh(at);
+    const before = await store.routes();
+    const copy = await temporaryFolder();
+    await linkFolder(store.directory, copy);
+    for (let at = 11; at <= 130; at++) await weigh(at);
+    expect(await (await Store.open(copy)).routes()).toEqual(before);
+    expect((await (await Store.open(copy)).verify()).findings).toEqual([]);
+    expect(await (await Store.open(store.directory)).routes()).toEqual(await store.routes());
   });
 
   it("that changed many at once are sealed sooner, and forgotten sooner", async () => {
