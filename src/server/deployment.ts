@@ -14,6 +14,7 @@ import type { Route, Store } from "../store/index.js";
 import { requireRouteName, retargeted, routeTo, withCandidate } from "../store/index.js";
 import { Answering } from "./answering.js";
 import { agreementMeasure, Comparisons } from "./comparisons.js";
+import { giveWay } from "./give-way.js";
 import { LiveModels, nameOf, type Report } from "./live-models.js";
 import { LiveRoutes, type LiveRoutesParts } from "./live-routes.js";
 import { prometheusText } from "./metrics.js";
@@ -228,6 +229,7 @@ export class Deployment implements Service {
   ): Promise<string> {
     if (route !== undefined) requireRouteName(route);
     const { model } = toEvaluation(await readModel(file));
+    await giveWay(this.#engine);
     return this.#change(() => this.#add(model, route, author, title)).catch(async (thrown) => {
       const { withPlan } = await import("./head-plan.js"); // much code, and few heads are refused
       throw await withPlan(thrown, model, route, () => this.#models.backboneModels());
@@ -296,6 +298,7 @@ export class Deployment implements Service {
       (routes) => routes.set(route, withCandidate(routes.get(route) ?? routeTo(revision), revision)),
       { by, reason, action: "add" },
     );
+    await giveWay(this.#engine);
     await this.#routes.apply(document);
     return revision;
   }

@@ -4,9 +4,10 @@
  */
 import { PolyheadError } from "../base/errors.js";
 import type { Engine, LoadedModel } from "../engine/index.js";
-import type { Metadata } from "../onnx/metadata.js";
+import { type Metadata, readMetadata } from "../onnx/metadata.js";
 import type { Model } from "../onnx/model.js";
 import type { Route, Store, StoredModel } from "../store/index.js";
+import { giveWay } from "./give-way.js";
 import type { NamedBackbone } from "./head-plan.js";
 
 /** Told of a failure that nobody waits for. */
@@ -45,8 +46,10 @@ export class LiveModels {
    */
   async keep(model: Model, title: (revision: string) => string): Promise<string> {
     const revision = await this.#loadReading(model);
+    await giveWay(this.#engine);
     await this.#store.put(model, { title: title(revision) });
-    await this.refresh();
+    await giveWay(this.#engine);
+    if (readMetadata(model).role === "backbone") await this.refresh();
     return revision;
   }
 

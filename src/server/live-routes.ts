@@ -242,7 +242,7 @@ export class LiveRoutes {
   #pastRevisions(): readonly string[] {
     const last: RouteChange[] = [];
     for (let at = this.#document.history.length - 1; at >= 0 && last.length < REMEMBERED; at--)
-      last.push(...(this.#document.history[at]?.routes ?? []).filter(isRetargeting).toReversed());
+      last.push(...(this.#document.history[at]?.routes ?? []).filter(hasRetargeted).toReversed());
     return last
       .slice(0, REMEMBERED)
       .flatMap(({ from }) => from?.targets.map(({ revision }) => revision) ?? []);
@@ -268,4 +268,13 @@ export class LiveRoutes {
       return model ? [{ name, versions: [revision], ...model.signature, metadata: model.metadata }] : [];
     });
   }
+}
+
+/** What was found of changes of the history, which stay the same from one document to the next. */
+const retargetings = new WeakMap<RouteChange, boolean>();
+
+function hasRetargeted(change: RouteChange): boolean {
+  const found = retargetings.get(change) ?? isRetargeting(change);
+  retargetings.set(change, found);
+  return found;
 }
