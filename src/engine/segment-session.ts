@@ -162,7 +162,7 @@ function recipeFor(segment: Segment, key: string, sources: readonly Member[], he
   const bytes = modelBytes(template.model);
   return {
     sessionKey: `template ${sha256(bytes)}`,
-    model: () => bytes,
+    model: () => bytes.slice(),
     options: { threads: 1 },
     weights: template.weights,
     nameOf: (identity) => template.names.get(identity) ?? identity,

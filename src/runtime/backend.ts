@@ -66,7 +66,7 @@ export interface RunResult {
 
 /** Holds sessions and tensors by number and runs programs over them, one at a time, in the order it is asked. */
 export interface Backend {
-  /** Compiles a model. Rejects with LOAD_FAILED. `model` may be kept but not changed. */
+  /** Compiles a model. Rejects with LOAD_FAILED. The backend may take the memory of `model`, which nobody reads afterwards. */
   create(session: number, model: Uint8Array, options: SessionOptions): Promise<void>;
   /** Keeps a tensor for steps that name it. `value` may be kept but not changed. */
   keep(tensor: number, value: Tensor): Promise<void>;

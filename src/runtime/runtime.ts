@@ -111,12 +111,13 @@ export class Runtime {
   /**
    * A session for a model. Equal keys are one session, and equal loads at the same time one load.
    * @param key names what the model computes and how; the caller vouches that equal keys are equal models
-   * @param model called when the session is not there yet
+   * @param model called for each worker that makes the session, also for one that replaces another later; the worker takes
+   *   the bytes, so that nobody else may need them
    * @throws PolyheadError LOAD_FAILED, WORKER_LOST, CLOSED
    */
   async acquire(key: string, model: () => Uint8Array, options: SessionOptions = {}): Promise<Handle> {
     this.#refuseClosed();
-    const session = this.#byKey.get(key) ?? this.#createSession(key, model(), options);
+    const session = this.#byKey.get(key) ?? this.#createSession(key, model, options);
     session.uses++;
     try {
       await session.ready;
@@ -217,8 +218,8 @@ export class Runtime {
     return this.#closed;
   }
 
-  #createSession(key: string, model: Uint8Array, options: SessionOptions): Shared {
-    return this.#create(key, (number, backend) => backend.create(number, model, options));
+  #createSession(key: string, model: () => Uint8Array, options: SessionOptions): Shared {
+    return this.#create(key, async (number, backend) => backend.create(number, model(), options));
   }
 
   #create(key: string, make: (number: number, backend: Backend) => Promise<void>): Shared {

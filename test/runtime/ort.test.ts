@@ -114,7 +114,7 @@ describe("a model that ONNX Runtime refuses", () => {
       modelBytes(model(oneNode(node("Neg", ["x"], ["y"]), "float32", [1]).graph, 999)),
     ],
   ])("is LOAD_FAILED: %s", async (_, bytes) => {
-    await expect(runtime.acquire("bad", () => bytes)).rejects.toEqual(code("LOAD_FAILED"));
+    await expect(runtime.acquire("bad", () => bytes.slice())).rejects.toEqual(code("LOAD_FAILED"));
   });
 });
 
@@ -197,7 +197,7 @@ describe("a process", () => {
       const runtime = await Runtime.open(OrtWorker.start, { workers: 2 });
       const x = valueInfo("x", "float32", [1]), y = valueInfo("y", "float32", [1]);
       const bytes = modelBytes(model(graph("g", { nodes: [node("Neg", ["x"], ["y"])], inputs: [x], outputs: [y], weights: [] })));
-      const { number: session } = await runtime.acquire("k", () => bytes);
+      const { number: session } = await runtime.acquire("k", () => bytes.slice());
       const program = { steps: [{ session, feeds: [["x", "x"]], fetches: [["y", "y"]] }], results: ["y"] };
       const { values } = await runtime.run(program, new Map([["x", { dtype: "float32", shape: [1], data: Float32Array.of(5) }]]));
       console.log(values.get("y").data[0]);

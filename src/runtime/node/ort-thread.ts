@@ -39,6 +39,9 @@ async function create(number: number, model: Uint8Array | string, options: Sessi
     sessions.set(number, session);
   } catch (thrown) {
     throw asPolyheadError(thrown, "LOAD_FAILED", "ONNX Runtime refused the model");
+  } finally {
+    // The session has what it needs of them, and this thread makes too little garbage for them to be collected soon.
+    if (typeof model !== "string") freeNow(model);
   }
 }
 

@@ -66,9 +66,12 @@ export class OrtWorker implements Backend {
     });
   }
 
-  /** @param model its bytes, or the path of its file: the runtime then maps external data into memory */
+  /** @param model its bytes, which are taken, or the path of its file: the runtime then maps external data into memory */
   async create(session: number, model: Uint8Array | string, options: SessionOptions): Promise<void> {
-    await this.#ask({ kind: "create", session, model, options });
+    await this.#ask(
+      { kind: "create", session, model, options },
+      typeof model === "string" ? [] : ownMemory(model),
+    );
   }
 
   async keep(tensor: number, value: Tensor): Promise<void> {
@@ -120,6 +123,12 @@ export class OrtWorker implements Backend {
     if ("error" in response) pending.reject(revived(response.error));
     else pending.resolve(response.result);
   }
+}
+
+/** The memory of bytes that have it for themselves, to be moved with them. */
+function ownMemory({ buffer, byteLength }: Uint8Array): ArrayBuffer[] {
+  // Memory that was moved before has no bytes, and a message that is to move it again is lost without an error.
+  return buffer instanceof ArrayBuffer && byteLength > 0 && buffer.byteLength === byteLength ? [buffer] : [];
 }
 
 /** A message carries all memory behind a view: of a weight in a file, the file. Such a view is copied first. */
