@@ -17,6 +17,10 @@ import type { Plan } from "./plan.js";
 export interface SchedulerOptions {
   /** Rows in one batch at most; 32 by default. */
   readonly batchRows?: number;
+  /**
+   * Bytes that the values of a batch of several requests should take at most at a time in one session; 32 MiB by default.
+   */
+  readonly batchBytes?: number;
   /** Milliseconds that a batch of several requests should take at most; 50 by default. */
   readonly batchMilliseconds?: number;
   /** Requests that may wait; 1024 by default. */
@@ -68,6 +72,11 @@ interface Entry {
   readonly reject: (reason: unknown) => void;
 }
 
+/**
+ * Values of a batch, in bytes. Rows hardly get cheaper where these outgrow the processor's caches, and the runtime keeps
+ * the memory of the largest batch that there ever was.
+ */
+const BATCH_BYTES = 2 ** 25;
 /** Share of the time that a request may wait which it may be expected to wait: expectations are vague. */
 const LIKELY = 0.8;
 /** How much the newest measurement counts in what is expected of the next. */
@@ -78,6 +87,7 @@ export class Scheduler {
   readonly #runtime: Runtime;
   readonly #cache: FeatureCache;
   readonly #batchRows: number;
+  readonly #batchBytes: number;
   readonly #batchMilliseconds: number;
   readonly #queueLimit: number;
   readonly #queueMilliseconds: number;
@@ -96,6 +106,7 @@ export class Scheduler {
     this.#runtime = runtime;
     this.#cache = cache;
     this.#batchRows = options.batchRows ?? 32;
+    this.#batchBytes = options.batchBytes ?? BATCH_BYTES;
     this.#batchMilliseconds = options.batchMilliseconds ?? 50;
     this.#queueLimit = options.queueLimit ?? 1024;
     this.#queueMilliseconds = options.queueMilliseconds ?? Number.POSITIVE_INFINITY;
@@ -253,7 +264,9 @@ export class Scheduler {
     const digests = new Set([head.digest]);
     const rowsOf = ({ digest, rows = Number.POSITIVE_INFINITY }: Work | Part) =>
       digest !== undefined && digests.has(digest) ? 0 : rows;
-    let room = Math.max(0, sizes.next(this.#batchRows, this.#batchMilliseconds) - (head.rows ?? 0));
+    const rowBytes = Math.max(0, ...[...head.needs.made.keys()].map(({ session }) => session.rowBytes));
+    const most = Math.min(this.#batchRows, Math.max(1, Math.floor(this.#batchBytes / rowBytes)));
+    let room = Math.max(0, sizes.next(most, this.#batchMilliseconds) - (head.rows ?? 0));
     for (const entry of [...this.#queue]) {
       if (entry.work.plan !== plan || rowsOf(entry.work) > room) continue;
       const part = this.#partOf(entry.work);

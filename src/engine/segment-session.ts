@@ -4,6 +4,7 @@
  */
 import { sha256 } from "../base/sha256.js";
 import type { Identity } from "../onnx/identity.js";
+import { rowDemand } from "../onnx/memory.js";
 import type { ValueType } from "../onnx/model.js";
 import type { Segment } from "../onnx/partition.js";
 import { segmentModel } from "../onnx/segment-model.js";
@@ -26,6 +27,8 @@ interface Recipe {
   readonly weights: ReadonlyMap<string, Tensor>;
   /** What the session calls a value. */
   readonly nameOf: (identity: Identity) => string;
+  /** Bytes that its values take for one row at the worst moment; 0 for light segments. */
+  readonly rowBytes: number;
 }
 
 /** A segment, and how it is run. */
@@ -49,6 +52,8 @@ export class SegmentSession {
   readonly spelling: string;
   /** Whether it takes one row at a time. */
   readonly byRow: boolean;
+  /** Bytes that each further row of a batch takes at the worst moment; 0 where they are few. */
+  readonly rowBytes: number;
   readonly #segment: Segment;
   readonly #nameOf: (identity: Identity) => string;
   readonly #session: Handle;
@@ -57,12 +62,13 @@ export class SegmentSession {
 
   private constructor(
     { segment, spelling, byRow }: Spelled,
-    nameOf: (identity: Identity) => string,
+    { nameOf, rowBytes }: Recipe,
     session: Handle,
     kept: readonly (readonly [input: string, tensor: Handle])[],
   ) {
     this.spelling = spelling;
     this.byRow = byRow;
+    this.rowBytes = byRow ? 0 : rowBytes;
     this.#segment = segment;
     this.#nameOf = nameOf;
     this.#session = session;
@@ -87,7 +93,7 @@ export class SegmentSession {
     const kept = [...recipe.weights].map(
       ([input, value]) => [input, runtime.keep(`${key} ${input}`, value)] as const,
     );
-    const made = new SegmentSession(spelled, recipe.nameOf, session, kept);
+    const made = new SegmentSession(spelled, recipe, session, kept);
     try {
       if (isNew) await made.#warmUp(sources, runtime);
     } catch (thrown) {
@@ -137,7 +143,7 @@ export class SegmentSession {
     const { inputs, outputs } = this.#segment;
     const values = new Map<Identity, Tensor>();
     for (const input of inputs) {
-      const type = sources.flatMap(({ types }) => types.get(input) ?? [])[0];
+      const type = typeOf(input, sources);
       const zero = type && type.dtype !== "int64" ? zeros(type) : undefined;
       if (!zero) return;
       values.set(input, zero);
@@ -157,6 +163,7 @@ function recipeFor(segment: Segment, key: string, sources: readonly Member[], he
       options: isHeavy(segment) ? heavy : { threads: 1 },
       weights: new Map(),
       nameOf: (identity) => identity,
+      rowBytes: isHeavy(segment) ? rowDemand(whole, (value) => typeOf(value, sources)) : 0,
     };
   }
   const bytes = modelBytes(template.model);
@@ -166,7 +173,12 @@ function recipeFor(segment: Segment, key: string, sources: readonly Member[], he
     options: { threads: 1 },
     weights: template.weights,
     nameOf: (identity) => template.names.get(identity) ?? identity,
+    rowBytes: 0,
   };
+}
+
+function typeOf(value: Identity, sources: readonly Member[]): ValueType | undefined {
+  return sources.find(({ types }) => types.has(value))?.types.get(value);
 }
 
 function isHeavy(segment: Segment): boolean {

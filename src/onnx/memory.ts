@@ -40,7 +40,16 @@ export function runDemand(model: Model, given: ReadonlyMap<string, Shape>): RunD
   });
   const index = new GraphIndex(model.graph);
   const { flops } = costOf(index.order, index, types);
-  return { bytes: Math.max(largest?.bytes ?? 0, mostAlive(index, types)), largest, flops };
+  const alive = mostAlive(index, (name) => types.get(name));
+  return { bytes: Math.max(largest?.bytes ?? 0, alive), largest, flops };
+}
+
+/**
+ * Bytes of the values that are alive at the worst moment of a run: for one row, where the number of rows is open.
+ * @param typeOf what is known of a value
+ */
+export function rowDemand(model: Model, typeOf: (name: string) => ValueType | undefined): number {
+  return mostAlive(new GraphIndex(model.graph), typeOf);
 }
 
 /**
@@ -87,14 +96,14 @@ function withShape(info: ValueInfo, shape: Shape | undefined): ValueInfo {
 }
 
 /** The most bytes that values take at a time when nodes run in order and each value goes after its last reader. */
-function mostAlive(index: GraphIndex, types: ReadonlyMap<string, ValueType>): number {
+function mostAlive(index: GraphIndex, typeOf: (name: string) => ValueType | undefined): number {
   const last = new Map<string, number>();
   index.order.forEach((node, place) => {
     for (const name of [...node.output, ...reads(node)]) last.set(name, place);
   });
   for (const name of index.outputNames) last.set(name, index.order.length);
   const sizeOf = (name: string) => {
-    const type = index.isWeight(name) ? undefined : types.get(name);
+    const type = index.isWeight(name) ? undefined : typeOf(name);
     return type ? bytesOf(type) : 0;
   };
   let alive = index.inputs.reduce((sum, { name }) => sum + sizeOf(name), 0);
