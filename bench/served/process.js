@@ -3,6 +3,7 @@ import { spawn } from "node:child_process";
 import { once } from "node:events";
 import { readFileSync } from "node:fs";
 import { fileURLToPath } from "node:url";
+import { sparing } from "../../dist/cli/relaunch.js";
 
 const COMMAND = fileURLToPath(new URL("../../bin/polyhead.js", import.meta.url));
 const MORTAL = fileURLToPath(new URL("mortal-worker.cjs", import.meta.url));
@@ -30,9 +31,8 @@ export async function startServer({ store, flags = [], crashFile }) {
   const words = ["--http", "127.0.0.1:0", "--grpc", "127.0.0.1:0", "--log-level", "warn", "--json", ...flags];
   const child = spawn(process.execPath, [COMMAND, "serve", "--store", store, ...words], {
     env: {
-      ...process.env,
-      MALLOC_MMAP_THRESHOLD_: "131072",
-      ...(crashFile !== undefined && { NODE_OPTIONS: `--require ${MORTAL}`, CRASH_FILE: crashFile }),
+      ...sparing({ ...process.env, ...(crashFile !== undefined && { NODE_OPTIONS: `--require ${MORTAL}` }) }),
+      ...(crashFile !== undefined && { CRASH_FILE: crashFile }),
     },
     stdio: ["ignore", "pipe", "pipe"],
   });

@@ -13,7 +13,7 @@ export class Child {
 
   /**
    * @param {readonly string[]} args of Node
-   * @param {{ env?: Record<string, string>, output?: "pipe" | "ignore" }} [options]
+   * @param {{ env?: NodeJS.ProcessEnv, output?: "pipe" | "ignore" }} [options]
    */
   constructor(args, { env = {}, output = "ignore" } = {}) {
     this.#process = spawn(process.execPath, args, {

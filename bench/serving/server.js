@@ -3,6 +3,7 @@ import { mkdtemp, rm } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
+import { sparing } from "../../dist/cli/relaunch.js";
 import { modelBytes } from "../../dist/onnx/write.js";
 import { routeTo, Store } from "../../dist/store/index.js";
 import { Child } from "./child.js";
@@ -65,7 +66,7 @@ export class BenchServer {
         ...["--log-level", "warn", ...flags],
       ],
       // What the command sets for itself with a second start, in which nothing could be observed.
-      { env: { MALLOC_MMAP_THRESHOLD_: process.env.MALLOC_MMAP_THRESHOLD_ ?? "131072" }, output: "pipe" },
+      { env: sparing(process.env), output: "pipe" },
     );
     return new BenchServer(child, folder, JSON.parse(await child.line()));
   }

@@ -25,6 +25,7 @@ beforeAll(async () => {
       console.log(process.env.MALLOC_MMAP_THRESHOLD_ ?? "plain");
       const [what, value] = process.argv.slice(2);
       if (what === "copy") process.stdin.pipe(process.stdout);
+      if (what === "settings") console.log(process.env.MALLOC_ARENA_MAX, process.env.NODE_OPTIONS);
       if (what === "exit") process.exit(Number(value));
       if (what === "die") process.kill(process.pid, value);
       if (what === "wait" || what === "die") setInterval(() => {}, 1000);
@@ -69,6 +70,13 @@ describe.skipIf(!usesGlibc)("the second start", () => {
   it("has glibc give memory back, and takes arguments and standard input with it", async () => {
     const run = await start([script, "copy"], { input: "through" });
     expect(run).toEqual({ status: 0, signal: null, output: "131072\nthrough", errors: "" });
+  });
+
+  it("takes less memory in advance, unless the caller has said how much", async () => {
+    const settings = async (env: object) => (await start([script, "settings"], { env })).output;
+    expect(await settings({})).toBe("131072\n2 --max-semi-space-size=8\n");
+    const own = { MALLOC_ARENA_MAX: "5", NODE_OPTIONS: "--max-semi-space-size=64" };
+    expect(await settings(own)).toBe("131072\n5 --max-semi-space-size=8 --max-semi-space-size=64\n");
   });
 
   it("passes its exit status on", async () => {
