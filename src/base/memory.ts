@@ -6,7 +6,7 @@
  */
 
 /** Bytes that may wait for their next use; each thread has its own. */
-const KEPT = 2 ** 24;
+const KEPT = 2 ** 23;
 /** Smaller blocks cost little. */
 const WORTH_KEEPING = 2 ** 16;
 
