@@ -5,6 +5,7 @@
  */
 import { spawn } from "node:child_process";
 import { constants } from "node:os";
+import { setFlagsFromString } from "node:v8";
 
 /** Settings of glibc; those that are given already stay. */
 const ALLOCATOR = {
@@ -34,6 +35,14 @@ export function keepsFreedMemory(): boolean {
 export function sparing(environment: NodeJS.ProcessEnv): NodeJS.ProcessEnv {
   const { NODE_OPTIONS: options } = environment;
   return { ...ALLOCATOR, ...environment, NODE_OPTIONS: options ? `${YOUNG} ${options}` : YOUNG };
+}
+
+/**
+ * Ends the option for young objects where it has been read, for the main thread: V8 would have it go before the smaller
+ * limits that worker threads are started with.
+ */
+export function leaveThreadsTheirLimits(): void {
+  setFlagsFromString("--max-semi-space-size=0");
 }
 
 /** Whether the second start is switched off. */

@@ -11,6 +11,17 @@ const COMMAND = fileURLToPath(new URL("../../bin/polyhead.js", import.meta.url))
 const RELAUNCH = new URL("../../dist/cli/relaunch.js", import.meta.url).href;
 const usesGlibc = JSON.stringify(process.report.getReport()).includes("glibcVersionRuntime");
 
+/** Tells how large its space for young objects is once many of them have outlived others. */
+const THREAD = `
+  let kept = [];
+  for (let at = 0; at < 4e6; at++) {
+    kept.push({ at });
+    if (kept.length > 1e5) kept = [];
+  }
+  const { getHeapSpaceStatistics } = require("node:v8");
+  const young = getHeapSpaceStatistics().find((each) => each.space_name === "new_space");
+  require("node:worker_threads").parentPort.postMessage(young.space_size);`;
+
 let folder: string;
 let script: string;
 let probe: string;
@@ -20,12 +31,15 @@ beforeAll(async () => {
   // Tells of the second start, copies standard input, and then does what its argument says.
   await writeFile(
     script,
-    `import { relaunch } from ${JSON.stringify(RELAUNCH)};
+    `import { leaveThreadsTheirLimits, relaunch } from ${JSON.stringify(RELAUNCH)};
+    import { Worker } from "node:worker_threads";
     if (!(await relaunch())) {
+      leaveThreadsTheirLimits();
       console.log(process.env.MALLOC_MMAP_THRESHOLD_ ?? "plain");
       const [what, value] = process.argv.slice(2);
       if (what === "copy") process.stdin.pipe(process.stdout);
       if (what === "settings") console.log(process.env.MALLOC_ARENA_MAX, process.env.NODE_OPTIONS);
+      if (what === "thread") new Worker(${JSON.stringify(THREAD)}, { eval: true, resourceLimits: { maxYoungGenerationSizeMb: 3 } }).on("message", (bytes) => console.log(bytes));
       if (what === "exit") process.exit(Number(value));
       if (what === "die") process.kill(process.pid, value);
       if (what === "wait" || what === "die") setInterval(() => {}, 1000);
@@ -77,6 +91,13 @@ describe.skipIf(!usesGlibc)("the second start", () => {
     expect(await settings({})).toBe("131072\n2 --max-semi-space-size=8\n");
     const own = { MALLOC_ARENA_MAX: "5", NODE_OPTIONS: "--max-semi-space-size=64" };
     expect(await settings(own)).toBe("131072\n5 --max-semi-space-size=8 --max-semi-space-size=64\n");
+  });
+
+  it("has limits for its threads that are lower than its own", async () => {
+    const { output } = await start([script, "thread"], {});
+    const [, bytes] = output.split("\n").map(Number);
+    expect(bytes).toBeGreaterThan(0);
+    expect(bytes).toBeLessThan(4 * 2 ** 20);
   });
 
   it("passes its exit status on", async () => {
