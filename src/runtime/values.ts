@@ -3,7 +3,7 @@
  * what depends on a failed value fails for the same reason.
  */
 import { PolyheadError } from "../base/errors.js";
-import { keepMemory, keptMemory } from "../base/memory.js";
+import { freeNow, keepMemory, keptMemory } from "../base/memory.js";
 import { stackRows, takeRows } from "../tensor/rows.js";
 import type { Tensor } from "../tensor/tensor.js";
 import type { Given, RunResult } from "./backend.js";
@@ -13,6 +13,7 @@ export class Values {
   readonly #values: Map<string, Given>;
   readonly #failures = new Map<string, PolyheadError>();
   readonly #stacks: Tensor[] = [];
+  readonly #made: Tensor[] = [];
 
   constructor(given: ReadonlyMap<string, Given>) {
     this.#values = new Map(given);
@@ -38,18 +39,21 @@ export class Values {
     return this.get(name, rows);
   }
 
-  /** Ends the run: memory that only it has used is kept for the next one. */
+  /** Ends the run: memory that only it has used is kept for the next one where that can write to it, and else freed. */
   end(results: ReadonlyMap<string, Tensor>): void {
     const buffers = new Set([...results.values()].map((each) => bufferOf(each)));
     for (const stack of this.#stacks) {
       const buffer = bufferOf(stack);
       if (buffer instanceof ArrayBuffer && !buffers.has(buffer)) keepMemory(buffer);
     }
+    for (const made of this.#made)
+      if (ArrayBuffer.isView(made.data) && !buffers.has(made.data.buffer)) freeNow(made.data);
   }
 
-  /** A value that a step has made. */
+  /** A value that a step has made, in memory of its own. */
   set(name: string, value: Tensor): void {
     this.#values.set(name, value);
+    this.#made.push(value);
   }
 
   /** A value that a step should have made. */
