@@ -44,12 +44,12 @@ describe("memory", () => {
 
   it("is freed when too much is kept, the oldest first", () => {
     empty();
-    const buffers = Array.from({ length: 20 }, () => new ArrayBuffer(MIB));
+    const buffers = Array.from({ length: 12 }, () => new ArrayBuffer(MIB));
     for (const each of buffers) keepMemory(each);
     expect(buffers.slice(0, 4).map((each) => each.byteLength)).toEqual([0, 0, 0, 0]);
     expect(buffers.slice(4).every(({ byteLength }) => byteLength === MIB)).toBe(true);
-    keepMemory(new ArrayBuffer(17 * MIB));
+    keepMemory(new ArrayBuffer(9 * MIB));
     expect(buffers.every(({ byteLength }) => byteLength === 0)).toBe(true);
-    expect(keptMemory(17 * MIB)).toBeUndefined();
+    expect(keptMemory(9 * MIB)).toBeUndefined();
   });
 });
