@@ -14,9 +14,11 @@ import { INPUT } from "./models.js";
 
 /**
  * @typedef {{ kind: "tensor" | "bare" | "json" | "image" | "grpc", address: string, routes: readonly string[],
- *   together?: boolean, shape: readonly number[], photo?: string, connections: number, seconds: number,
+ *   together?: boolean, shape: readonly number[], photo?: string, connections: number, seconds: number, settle?: number,
  *   pace?: { perSecond: number, seed: number } }} Load
- *   `together`: every request names all routes; else they take turns. `bare`: a tensor without JSON before it. `pace`:
+ *   `together`: every request names all routes; else they take turns. `settle`: seconds before those that count, so that
+ *   requests which all begin at once, and bodies which arrive all at once, are over; answers after the end do not count
+ *   then. `bare`: a tensor without JSON before it. `pace`:
  *   requests come at random moments, so many a second; a latency counts from the moment that its request was due, and
  *   one that finds all connections taken waits for one
  */
@@ -71,8 +73,12 @@ answerParent(async (/** @type {Load} */ load) => {
   let failed = 0;
   let failure = "";
   let turn = 0;
-  const start = performance.now();
+  let sent = 0;
+  let answered = 0;
+  const { settle = 0 } = load;
+  const start = performance.now() + settle * 1000;
   const end = start + load.seconds * 1000;
+  const isCounted = (/** @type {number} */ now) => settle === 0 || (now >= start && now <= end);
   const due = load.pace && arrivals(load.pace, load.seconds)[Symbol.iterator]();
   /** When the next request is to be sent; undefined when there is none. */
   const nextDue = () => {
@@ -82,24 +88,27 @@ answerParent(async (/** @type {Load} */ load) => {
   };
   const connect = async (/** @type {number} */ connection) => {
     const prepared = bodyOf(load, connection);
-    for (let sent = nextDue(); sent !== undefined; sent = nextDue()) {
-      if (due) await wait(Math.max(0, sent - performance.now()));
+    for (let time = nextDue(); time !== undefined; time = nextDue()) {
+      if (due) await wait(Math.max(0, time - performance.now()));
       const route = load.routes[load.together ? 0 : turn % load.routes.length] ?? "";
       prepared.mark(marks++);
       turn++;
+      sent++;
       const reason = client
         ? await call(client, route, load.shape, prepared)
         : await post(agent, `${load.address}/v2/models/${route}/infer`, prepared);
-      latencies.push(performance.now() - sent);
+      const now = performance.now();
       if (reason !== undefined) failed++;
+      else answered += Number(isCounted(now));
+      if (isCounted(now)) latencies.push(now - time);
       failure ||= reason ?? "";
     }
   };
   await Promise.all(Array.from({ length: load.connections }, (_, at) => connect(at)));
-  const seconds = (performance.now() - start) / 1000;
+  const seconds = settle === 0 ? (performance.now() - start) / 1000 : load.seconds;
   agent.destroy();
   client?.close();
-  return { perSecond: (latencies.length - failed) / seconds, latencies, failed, failure };
+  return { perSecond: answered / seconds, latencies, sent, failed, failure };
 });
 
 /**

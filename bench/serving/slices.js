@@ -6,8 +6,15 @@ import { digits, summarise, table } from "../measure.js";
 /** @typedef {import("./child.js").Child<Load, Required<Omit<Slice, "cpu">>>} Client a process that sends loads */
 /** @typedef {import("./server.js").BenchServer} BenchServer */
 /** @typedef {{ rounds: number, seconds: number }} Plan */
-/** @typedef {{ perSecond: number, cpu?: number, latencies?: number[], failed?: number, failure?: string }} Slice */
+/**
+ * @typedef {{ perSecond: number, cpu?: number, latencies?: number[], sent?: number, failed?: number, failure?: string }} Slice
+ */
 /** @typedef {{ perSecond: Summary, cpu?: Summary, latency?: Summary, failed: number, failure: string }} Result */
+
+/** Seconds after which the requests of many clients, which begin all at once, have found their places. */
+const SETTLE = 0.5;
+/** Fewer clients do not fill the queue. */
+const MANY = 8;
 
 /**
  * A case: so much time of a load on a server, whose processor time is noted.
@@ -18,10 +25,11 @@ import { digits, summarise, table } from "../measure.js";
 export function sending(client, server, load) {
   return async (/** @type {number} */ seconds) => {
     const before = await server.observe();
-    const slice = await client.ask({ ...load, seconds });
+    const settle = load.connections < MANY ? 0 : SETTLE;
+    const slice = await client.ask({ ...load, seconds, settle });
     const { cpu, delay } = await server.observe();
     const used = cpu.user - before.cpu.user + cpu.system - before.cpu.system;
-    return { ...slice, delay, cpu: used / 1000 / slice.latencies.length };
+    return { ...slice, delay, cpu: used / 1000 / slice.sent };
   };
 }
 
