@@ -5,7 +5,9 @@
  */
 import type { PolyheadError } from "../base/errors.js";
 import type { Optimisation } from "../onnx/runner.js";
+import type { Shape } from "../tensor/shape.js";
 import type { Tensor } from "../tensor/tensor.js";
+import type { Kernel } from "./kernel.js";
 
 /** How a session is made. */
 export interface SessionOptions {
@@ -34,24 +36,41 @@ export interface Step {
   readonly feeds: readonly Feed[];
   /** Session output, and the name under which its value is kept. */
   readonly fetches: readonly (readonly [output: string, value: string])[];
-  /** Session input, and the number of the tensor that the backend keeps for it. */
+  /** Session input, and the number of the tensor or variable that the backend keeps for it. */
   readonly kept?: readonly (readonly [input: string, tensor: number])[];
-  /**
-   * Session output, and the number of the kept tensor that it replaces once the step has run: state that stays in the
-   * backend from one program to the next. A step that fails replaces nothing. Each backend has a state of its own,
-   * and one that replaces a dead one begins with the tensors as they were first kept; so this is for runtimes of
-   * one worker whose caller begins anew after WORKER_LOST.
-   */
-  readonly replaces?: readonly (readonly [output: string, tensor: number])[];
   /** Run once for each row of the first dimension and stack the results: for graphs that take one row only. */
   readonly byRow?: boolean;
+}
+
+/** A kept float32 tensor that programs change. */
+export interface Variable {
+  readonly shape: Shape;
+  /** What it begins with; zeros where nothing is said. */
+  readonly start?: Tensor | undefined;
+  /** Variables that are written together by one kernel have the same. */
+  readonly arena: string;
+}
+
+/** A change of variables in place. */
+export interface Change {
+  readonly kernel: Kernel;
+  /** Variables by number, and values of the program by name, which are only read; in the kernel's order. */
+  readonly operands: readonly (number | string)[];
+  /** In the kernel's order; the name of a value stands for its first element. */
+  readonly numbers: readonly (number | string)[];
 }
 
 /** Steps in running order, and the values to hand back. */
 export interface Program {
   readonly steps: readonly Step[];
   readonly results: readonly string[];
-  /** Kept tensors, as they are after the steps, that are copied into values for `results`. */
+  /**
+   * What happens to variables, in order, after the steps; nothing where a step failed. Each backend has variables of its own,
+   * and one that replaces a dead one begins with what they began with; so this is for runtimes of one worker
+   * whose caller begins anew after WORKER_LOST.
+   */
+  readonly changes?: readonly Change[];
+  /** Kept tensors and variables, as they are after the changes, that are copied into values for `results`. */
   readonly reads?: readonly (readonly [tensor: number, value: string])[];
 }
 
@@ -70,6 +89,8 @@ export interface Backend {
   create(session: number, model: Uint8Array, options: SessionOptions): Promise<void>;
   /** Keeps a tensor for steps that name it. `value` may be kept but not changed. */
   keep(tensor: number, value: Tensor): Promise<void>;
+  /** Keeps a variable. */
+  keepVariable(variable: number, value: Variable): Promise<void>;
   /**
    * Runs a program over the given values. Rejects when not even its values can be used.
    * @param taken memory of values that the backend may take rather than copy; nobody reads it afterwards
@@ -79,7 +100,7 @@ export interface Backend {
     values: ReadonlyMap<string, Given>,
     taken?: readonly ArrayBuffer[],
   ): Promise<RunResult>;
-  /** Frees a session or a tensor that nothing runs. */
+  /** Frees a session, a tensor or a variable that nothing runs. */
   release(number: number): Promise<void>;
   /** Frees everything. Called once, when nothing runs. */
   close(): Promise<void>;

@@ -4,8 +4,20 @@
  * {@link Backend} is kept as a fault, for the test to look at.
  */
 import { asPolyheadError, PolyheadError } from "../base/errors.js";
-import type { Tensor } from "../tensor/tensor.js";
-import type { Backend, Given, Program, RunResult, SessionOptions, StartBackend, Step } from "./backend.js";
+import { elementCount } from "../tensor/shape.js";
+import { float32, type Tensor } from "../tensor/tensor.js";
+import type {
+  Backend,
+  Change,
+  Given,
+  Program,
+  RunResult,
+  SessionOptions,
+  StartBackend,
+  Step,
+  Variable,
+} from "./backend.js";
+import { interpret } from "./kernel.js";
 import { Values } from "./values.js";
 
 /** What a mock session computes: tensors by input name to tensors by output name. */
@@ -57,8 +69,9 @@ export class MockBackend implements Backend {
   readonly lost: Promise<Error>;
   /** Sessions that are there now, by number. */
   readonly sessions = new Map<number, string>();
-  /** Tensors that are kept now, by number. */
+  /** Tensors and variables that are kept now, by number. */
   readonly tensors = new Map<number, Tensor>();
+  readonly #arenas = new Map<number, string>();
   state: "alive" | "dead" | "closed" = "alive";
   readonly #machine: MockMachine;
   readonly #death: Promise<never>;
@@ -101,6 +114,16 @@ export class MockBackend implements Backend {
     });
   }
 
+  keepVariable(variable: number, { shape, start, arena }: Variable): Promise<void> {
+    return this.#perform({ kind: "keep", backend: this }, () => {
+      if (this.tensors.has(variable)) this.#fault(`variable ${variable} is kept twice`);
+      const elements = new Float32Array(elementCount(shape));
+      if (start?.data instanceof Float32Array) elements.set(start.data);
+      this.tensors.set(variable, float32(shape, elements));
+      this.#arenas.set(variable, arena);
+    });
+  }
+
   run(
     program: Program,
     values: ReadonlyMap<string, Given>,
@@ -110,6 +133,7 @@ export class MockBackend implements Backend {
     const [first] = program.steps;
     return this.#perform({ kind: "run", backend: this, session: first?.session }, () => {
       const values = new Values(given);
+      let hasFailed = false;
       for (const step of program.steps) {
         const compute = this.#machine.functions.get(this.sessions.get(step.session) ?? "");
         if (!compute) {
@@ -119,16 +143,14 @@ export class MockBackend implements Backend {
         try {
           const made = new Map(Object.entries(compute(this.#inputsOf(step, values))));
           for (const [output, name] of step.fetches) values.set(name, require(made, output));
-          for (const [output, tensor] of step.replaces ?? []) {
-            this.#kept(tensor);
-            this.tensors.set(tensor, require(made, output));
-          }
         } catch (thrown) {
           const error = asPolyheadError(thrown, "RUN_FAILED", "A mock function failed");
           for (const [, name] of step.fetches) values.fail(name, error);
+          hasFailed = true;
         }
       }
-      for (const [tensor, name] of program.reads ?? []) values.set(name, this.#kept(tensor));
+      if (!hasFailed) for (const change of program.changes ?? []) this.#change(change, values);
+      for (const [tensor, name] of program.reads ?? []) values.set(name, structuredClone(this.#kept(tensor)));
       return { ...values.select(program.results), stepTimes: program.steps.map(() => 0) };
     });
   }
@@ -151,6 +173,18 @@ export class MockBackend implements Backend {
   #inputsOf({ feeds, kept = [] }: Step, values: Values): Map<string, Tensor> {
     const given = feeds.map(([input, name, rows]) => [input, values.get(name, rows)] as const);
     return new Map([...given, ...kept.map(([input, tensor]) => [input, this.#kept(tensor)] as const)]);
+  }
+
+  #change({ kernel, operands, numbers }: Change, values: Values): void {
+    const written = kernel.writes.map(([place]) => this.#arenas.get(Number(operands[place])));
+    if (written.includes(undefined) || new Set(written).size > 1)
+      this.#fault(`what ${operands.join(", ")} become is not written into variables of one arena`);
+    const arrays = operands.map((each) => {
+      const { data } = typeof each === "number" ? this.#kept(each) : values.get(each);
+      return data instanceof Float32Array ? data : new Float32Array(0);
+    });
+    const each = numbers.map((one) => (typeof one === "number" ? one : Number(values.get(one).data[0])));
+    interpret(kernel, arrays, each);
   }
 
   #kept(tensor: number): Tensor {

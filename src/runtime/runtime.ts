@@ -8,7 +8,15 @@
  */
 import { asError, asPolyheadError, PolyheadError } from "../base/errors.js";
 import type { Tensor } from "../tensor/tensor.js";
-import type { Backend, Given, Program, RunResult, SessionOptions, StartBackend } from "./backend.js";
+import type {
+  Backend,
+  Given,
+  Program,
+  RunResult,
+  SessionOptions,
+  StartBackend,
+  Variable,
+} from "./backend.js";
 import { isLost, type Resource, Worker } from "./worker.js";
 
 /** A session or a tensor in all workers. Whoever acquires it must release it once. */
@@ -143,6 +151,18 @@ export class Runtime {
     return this.#handle(tensor);
   }
 
+  /**
+   * Keeps a tensor that programs change; equal keys are one. It is sent ahead as in {@link keep}.
+   * @throws PolyheadError CLOSED
+   */
+  variable(key: string, value: Variable): Handle {
+    this.#refuseClosed();
+    const variable =
+      this.#byKey.get(key) ?? this.#create(key, (number, backend) => backend.keepVariable(number, value));
+    variable.uses++;
+    return this.#handle(variable);
+  }
+
   /** Whether something of that key is there, or being made. */
   has(key: string): boolean {
     return this.#byKey.has(key);
@@ -185,10 +205,10 @@ export class Runtime {
       );
     }
     const used = [
-      ...program.steps.flatMap(({ session, kept = [], replaces = [] }) => [
-        session,
-        ...[...kept, ...replaces].map(([, tensor]) => tensor),
-      ]),
+      ...program.steps.flatMap(({ session, kept = [] }) => [session, ...kept.map(([, tensor]) => tensor)]),
+      ...(program.changes ?? []).flatMap(({ operands }) =>
+        operands.filter((each) => typeof each === "number"),
+      ),
       ...(program.reads ?? []).map(([tensor]) => tensor),
     ].map((number) => this.#find(number));
     for (const each of used) each.uses++;

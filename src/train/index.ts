@@ -17,3 +17,4 @@ export * from "./targets.js";
 export * from "./train-batches.js";
 export * from "./trainer.js";
 export * from "./training-model.js";
+export * from "./updates.js";

@@ -1,10 +1,21 @@
 /**
- * Optimisers as ONNX nodes, one update a parameter, defined as in torch.optim of PyTorch 1.13 (no AMSGrad, no
+ * Optimisers as kernels, one pass over a parameter and what is kept for it, defined as in torch.optim of PyTorch 1.13 (no AMSGrad, no
  * maximising): SGD after Sutskever et al., "On the importance of initialization and momentum in deep learning"
  * (2013), Adam after Kingma and Ba (2015), AdamW after Loshchilov and Hutter (2019). What changes from step to
- * step (the rate, the correction of Adam's young moments) are inputs of the graph.
+ * step (the rate, the correction of Adam's young moments) are numbers of the kernel.
  */
-import type { Builder, FloatType } from "./autodiff/builder.js";
+import {
+  add,
+  constant,
+  div,
+  type Expression,
+  type Kernel,
+  mul,
+  number,
+  operand,
+  sqrt,
+  sub,
+} from "../runtime/kernel.js";
 
 /** An optimiser and its settings. */
 export type Optimizer =
@@ -33,23 +44,19 @@ export type Optimizer =
 /** Names of all optimisers. */
 export const OPTIMIZER_KINDS = ["sgd", "adam", "adamw"] as const satisfies readonly Optimizer["kind"][];
 
-/** One parameter in the hands of an optimiser. */
-export interface Update {
-  readonly builder: Builder;
-  readonly dtype: FloatType;
-  readonly parameter: string;
-  readonly gradient: string;
-  /** State of this parameter, as many values of its shape as {@link stateCount} says; zeros at first. */
-  readonly state: readonly string[];
-  /** The rate of this step, times the factor of the parameter's group. */
-  readonly rate: string;
+/** How one parameter is updated. */
+export interface UpdateSettings {
+  /** Factor of the rate; 1 by default. */
+  readonly rate?: number | undefined;
   /** Takes the place of the optimiser's own weight decay. */
   readonly weightDecay?: number | undefined;
-  /** The values of {@link stepScalars}, by name. */
-  readonly scalars: ReadonlyMap<string, string>;
+  /** Whether gradients are scaled by a number that comes with each step. */
+  readonly scaled: boolean;
+  /** Decay of a moving average that is kept of the parameter. */
+  readonly average?: number | undefined;
 }
 
-/** How many values of its own shape an optimiser keeps for a parameter. */
+/** How many values of its own shape an optimiser keeps for a parameter; zeros at first. */
 export function stateCount(optimizer: Optimizer): number {
   if (optimizer.kind !== "sgd") return 2;
   return (optimizer.momentum ?? 0) === 0 ? 0 : 1;
@@ -58,50 +65,82 @@ export function stateCount(optimizer: Optimizer): number {
 const betasOf = (optimizer: Extract<Optimizer, { kind: "adam" | "adamw" }>) =>
   optimizer.betas ?? [0.9, 0.999];
 
-/** Numbers that depend on how many steps were done, the one to come included. */
-export function stepScalars(optimizer: Optimizer, step: number): ReadonlyMap<string, number> {
-  if (optimizer.kind === "sgd") return new Map();
+/** Numbers of an update after its rate: they depend on how many steps were done, the one to come included. */
+export function stepNumbers(optimizer: Optimizer, step: number): number[] {
+  if (optimizer.kind === "sgd") return [];
   const [first, second] = betasOf(optimizer);
-  // Moments are kept without their factor 1 - beta, which saves passes over memory; it is put into these two.
+  // Moments are kept without their factor 1 - beta, which saves work; it is put into these two.
   const deviation = Math.sqrt((1 - second ** step) / (1 - second));
-  return new Map([
-    ["scale", ((1 - first) / (1 - first ** step)) * deviation],
-    ["floor", (optimizer.epsilon ?? 1e-8) * deviation],
-  ]);
+  return [((1 - first) / (1 - first ** step)) * deviation, (optimizer.epsilon ?? 1e-8) * deviation];
 }
 
-/** Writes the update of one parameter. */
-export function updated(
+/**
+ * The update of a parameter. Operands are the parameter, its state, its average where one is kept, and the gradient; numbers
+ * are the rate, those of {@link stepNumbers}, and the scale of the gradient where there is one.
+ */
+export function updateKernel(optimizer: Optimizer, settings: UpdateSettings): Kernel {
+  const { average, scaled } = settings;
+  const states = stateCount(optimizer);
+  const averages = average === undefined ? 0 : 1;
+  const given = operand(1 + states + averages);
+  const numbers = 1 + stepNumbers(optimizer, 1).length;
+  const gradient = scaled ? mul(given, number(numbers)) : given;
+  const [parameter, ...state] = renewed(optimizer, settings, gradient);
+  const values = [parameter, ...state];
+  if (average !== undefined) values.push(averaged(operand(1 + states), parameter, average));
+  return {
+    operands: values.length + 1,
+    numbers: numbers + (scaled ? 1 : 0),
+    writes: values.map((value, place) => [place, value]),
+  };
+}
+
+/** A parameter and its state after a step. */
+function renewed(
   optimizer: Optimizer,
-  update: Update,
-): { parameter: string; state: readonly string[] } {
-  const { builder, dtype, parameter, gradient, state, rate, scalars } = update;
-  const op = (opType: string, ...operands: readonly (string | number)[]) =>
-    builder.op(
-      opType,
-      operands.map((each) => (typeof each === "number" ? builder.scalar(each, dtype) : each)),
-    );
-  const weightDecay = update.weightDecay ?? optimizer.weightDecay ?? (optimizer.kind === "adamw" ? 0.01 : 0);
+  settings: UpdateSettings,
+  gradient: Expression,
+): [Expression, ...Expression[]] {
+  const parameter = operand(0);
+  const { rate: factor = 1 } = settings;
+  const rate = factor === 1 ? number(0) : mul(number(0), constant(factor));
+  const decay = settings.weightDecay ?? optimizer.weightDecay ?? (optimizer.kind === "adamw" ? 0.01 : 0);
   const decoupled = optimizer.kind === "adamw";
-  const g =
-    weightDecay === 0 || decoupled ? gradient : op("Add", gradient, op("Mul", parameter, weightDecay));
+  const g = decay === 0 || decoupled ? gradient : add(gradient, mul(parameter, constant(decay)));
   if (optimizer.kind === "sgd") {
     const momentum = optimizer.momentum ?? 0;
-    const [old = ""] = state;
-    if (momentum === 0) return { parameter: op("Sub", parameter, op("Mul", g, rate)), state: [] };
-    const velocity = op("Add", op("Mul", old, momentum), g);
-    const direction = optimizer.nesterov ? op("Add", op("Mul", velocity, momentum), g) : velocity;
-    return { parameter: op("Sub", parameter, op("Mul", direction, rate)), state: [velocity] };
+    if (momentum === 0) return [sub(parameter, mul(g, rate))];
+    const velocity = add(mul(operand(1), constant(momentum)), g);
+    const direction = optimizer.nesterov ? add(mul(velocity, constant(momentum)), g) : velocity;
+    return [sub(parameter, mul(direction, rate)), velocity];
   }
   const [first, second] = betasOf(optimizer);
-  const [oldMean = "", oldSquare = ""] = state;
-  const mean = op("Add", op("Mul", oldMean, first), g);
-  const square = op("Add", op("Mul", oldSquare, second), op("Mul", g, g));
-  const divisor = op("Add", op("Sqrt", square), scalars.get("floor") ?? 0);
-  const change = op("Div", op("Mul", mean, op("Mul", rate, scalars.get("scale") ?? 1)), divisor);
+  const [scale, floor] = [number(1), number(2)];
+  const mean = add(mul(operand(1), constant(first)), g);
+  const square = add(mul(operand(2), constant(second)), mul(g, g));
+  const change = div(mul(mean, mul(rate, scale)), add(sqrt(square), floor));
   const decayed =
-    decoupled && weightDecay !== 0
-      ? op("Mul", parameter, op("Sub", 1, op("Mul", rate, weightDecay)))
-      : parameter;
-  return { parameter: op("Sub", decayed, change), state: [mean, square] };
+    decoupled && decay !== 0 ? mul(parameter, sub(constant(1), mul(rate, constant(decay)))) : parameter;
+  return [sub(decayed, change), mean, square];
 }
+
+const averaged = (old: Expression, value: Expression, decay: number) =>
+  add(mul(old, constant(decay)), mul(value, constant(1 - decay)));
+
+/** Moves an average (the first operand) towards a value. */
+export function averageKernel(decay: number): Kernel {
+  return { operands: 2, numbers: 0, writes: [[0, averaged(operand(0), operand(1), decay)]] };
+}
+
+/** Makes the first operand what the second one is. */
+export const COPY: Kernel = { operands: 2, numbers: 0, writes: [[0, operand(1)]] };
+
+/** Makes the first operand a share of the second one, which is the number. */
+export const SHARE: Kernel = { operands: 2, numbers: 1, writes: [[0, mul(operand(1), number(0))]] };
+
+/** Adds such a share. */
+export const ADD_SHARE: Kernel = {
+  operands: 2,
+  numbers: 1,
+  writes: [[0, add(operand(0), mul(operand(1), number(0)))]],
+};

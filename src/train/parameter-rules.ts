@@ -1,6 +1,6 @@
 /** Settings of their own for some parameters, which are said by patterns over names, so that they can be kept as data. */
 import { PolyheadError } from "../base/errors.js";
-import type { ParameterGroup } from "./step-model.js";
+import type { ParameterGroup } from "./updates.js";
 
 /** A group of parameters. */
 export interface ParameterRule extends ParameterGroup {

@@ -1,32 +1,26 @@
 /**
- * Training on a runtime of one worker. Parameters, running statistics and the optimiser's state are tensors that stay in the
- * worker from step to step; only batches go in and losses come out, until the parameters are asked for. For each size of
- * batch there is a session of its own.
+ * Training on a runtime of one worker. Parameters, running statistics and the optimiser's state are variables of the
+ * worker, changed in place after each run; only batches go in and losses come out, until the parameters are asked for. For each
+ * size of batch there is a session of its own.
  */
 import { PolyheadError } from "../base/errors.js";
+import { weightShape } from "../onnx/weight.js";
 import { modelBytes } from "../onnx/write.js";
+import type { Change } from "../runtime/backend.js";
 import { openModelOn } from "../runtime/open-model.js";
 import type { Handle, Runtime } from "../runtime/runtime.js";
 import { elementCount, formatShape, type Shape, sameShape } from "../tensor/shape.js";
-import { float32, type Tensor } from "../tensor/tensor.js";
+import type { Tensor } from "../tensor/tensor.js";
 import { differentiate } from "./autodiff/differentiate.js";
 import { blockWidth } from "./block-width.js";
 import { blockedLayout } from "./blocked-layout.js";
 import { type TargetTerm, targetName } from "./gradients.js";
 import { withLoss } from "./losses.js";
-import { stepScalars } from "./optimizers.js";
-import {
-  answerModel,
-  averageName,
-  type StateValue,
-  type StepModel,
-  stepModel,
-  type UpdateOptions,
-  updateModel,
-} from "./step-model.js";
+import { answerModel, clipModel, lastNodesFirst, type StepModel, stepModel } from "./step-model.js";
 import { requireClasses } from "./targets.js";
 import type { TrainingModel } from "./training-model.js";
 import { withTurnedWeights } from "./turned-weights.js";
+import { averageName, namesKept, sumName, type UpdateOptions, Updates } from "./updates.js";
 
 /** What is trained and how. */
 export interface TrainerOptions extends UpdateOptions {
@@ -55,7 +49,16 @@ interface Session extends Step {
   readonly handle: Handle;
 }
 
+/** Of something kept: the initializer that it belongs to, and where it is. */
+interface Place {
+  readonly initializer: string;
+  readonly shape: Shape;
+  readonly arena: string;
+}
+
 let trainers = 0;
+/** Elements of parameters in one arena, which are kept with up to three more values each; it has room for twice that. */
+const ARENA = 2 ** 27;
 
 /** A training under way. Steps are done one after the other; {@link close} gives everything back. */
 export class Trainer {
@@ -69,6 +72,9 @@ export class Trainer {
   readonly #renewed: readonly string[];
   readonly #key = `trainer ${++trainers}`;
   readonly #sessions = new Map<string, Promise<Session>>();
+  readonly #updates: Updates;
+  /** What can be kept, by name. */
+  readonly #places: ReadonlyMap<string, Place>;
   readonly #kept = new Map<string, Handle>();
   #blockWidth: Promise<number | undefined> | undefined;
   #steps: number;
@@ -93,6 +99,8 @@ export class Trainer {
     model.values(this.#parameters);
     this.#statistics = model.statistics(this.#parameters);
     this.#renewed = [...this.#parameters, ...this.#statistics];
+    this.#places = this.#placed();
+    this.#updates = new Updates(options, (name) => this.#keep(name).number);
   }
 
   /** Steps done, those of the state it began with included. */
@@ -111,18 +119,8 @@ export class Trainer {
     const list = "inputs" in batches ? [batches] : batches;
     const [only, ...others] = list;
     if (!only) throw new PolyheadError("INVALID_ARGUMENT", "A step needs at least one batch; got none.", {});
-    const losses: number[] = [];
-    if (others.length === 0) {
-      losses.push(await this.#run(await this.#batchSession(only, "step"), only, rate));
-    } else {
-      for (const batch of list)
-        losses.push(await this.#run(await this.#batchSession(batch, list.length), batch, rate));
-      await this.#run(
-        await this.#updateSession(await this.#batchSession(only, list.length)),
-        undefined,
-        rate,
-      );
-    }
+    const losses =
+      others.length === 0 ? [await this.#wholeStep(only, rate)] : await this.#addedStep(list, rate);
     this.#steps++;
     const loss = losses.reduce((sum, each) => sum + each, 0) / losses.length;
     if (Number.isFinite(loss)) return loss;
@@ -136,7 +134,7 @@ export class Trainer {
   /** The loss of a batch, without a step, in evaluation mode, of what {@link parameters} gives. */
   async loss(batch: Batch): Promise<number> {
     const session = await this.#batchSession(batch, "loss");
-    return this.#run({ ...session, state: this.#asResult(session.state) }, batch, 0);
+    return lossOf(session, await this.#run(session, batch, { asResult: true }));
   }
 
   /**
@@ -148,7 +146,7 @@ export class Trainer {
     const session = await this.#session(JSON.stringify(["answers", [...shapes]]), () =>
       answerModel(this.#model.bound(shapes), this.#renewed),
     );
-    return this.#results({ ...session, state: this.#asResult(session.state) }, { inputs, terms: [] }, 0);
+    return this.#run(session, { inputs, terms: [] }, { asResult: true });
   }
 
   /**
@@ -171,7 +169,9 @@ export class Trainer {
 
   /** Everything that the next step depends on, by name. */
   async state(): Promise<ReadonlyMap<string, Tensor>> {
-    const reads = [...this.#kept].map(([name, { number }]) => [number, name] as const);
+    const sums = new Set(this.#renewed.map(sumName));
+    const kept = [...this.#kept].filter(([name]) => !sums.has(name));
+    const reads = kept.map(([name, { number }]) => [number, name] as const);
     const results = reads.map(([, name]) => name);
     const { values, failures } = await this.#runtime.run({ steps: [], results, reads }, new Map());
     for (const failure of failures.values()) throw failure;
@@ -186,45 +186,75 @@ export class Trainer {
     this.#kept.clear();
   }
 
-  /** The first result, which is the loss; 0 where there is none. */
-  async #run(session: Session, batch: Batch | undefined, rate: number): Promise<number> {
-    const values = await this.#results(session, batch, rate);
-    return Number(values.get(session.results[0] ?? "")?.data[0] ?? 0);
+  async #wholeStep(batch: Batch, rate: number): Promise<number> {
+    const session = await this.#batchSession(batch, "step");
+    const { gradients, statistics, scale } = session;
+    const changes = [
+      ...this.#updates.ofStatistics(statistics),
+      ...this.#updates.ofAverages(statistics.keys()),
+      ...this.#updates.ofParameters(gradients, rate, this.#steps + 1, scale),
+    ];
+    return lossOf(session, await this.#run(session, batch, { changes }));
   }
 
-  async #results(
-    { handle, state, scalars, results }: Session,
+  async #addedStep(batches: readonly Batch[], rate: number): Promise<number[]> {
+    const losses: number[] = [];
+    const sums = new Map<string, number>();
+    const followed = new Set<string>();
+    for (const batch of batches) {
+      const session = await this.#batchSession(batch, "part");
+      const { gradients, statistics } = session;
+      const changes = [
+        ...this.#updates.ofStatistics(statistics),
+        ...this.#updates.ofSums(gradients, 1 / batches.length, losses.length === 0),
+      ];
+      losses.push(lossOf(session, await this.#run(session, batch, { changes })));
+      for (const name of gradients.keys()) sums.set(name, this.#keep(sumName(name)).number);
+      for (const name of statistics.keys()) followed.add(name);
+    }
+    const clip = this.#options.clipNorm === undefined ? undefined : await this.#clipSession(sums.keys());
+    const changes = [
+      ...this.#updates.ofAverages(followed),
+      ...this.#updates.ofParameters(sums, rate, this.#steps + 1, clip?.scale),
+    ];
+    await this.#run(clip, undefined, { changes });
+    return losses;
+  }
+
+  /**
+   * Runs a session, if any, and makes changes of what came out.
+   * @param how with `asResult` averages are read in place of what they are of, where some are kept
+   * @returns what comes out for the caller
+   */
+  async #run(
+    session: Session | undefined,
     batch: Batch | undefined,
-    rate: number,
+    { changes = [], asResult = false }: { changes?: readonly Change[]; asResult?: boolean },
   ): Promise<ReadonlyMap<string, Tensor>> {
-    const numbers = new Map([["rate", rate], ...stepScalars(this.#options.optimizer, this.#steps + 1)]);
     const given = new Map<string, Tensor>(batch?.inputs);
     batch?.terms.forEach(({ target }, place) => {
       given.set(targetName(place), target);
     });
-    for (const [name, input] of scalars) given.set(input, float32([], [numbers.get(name) ?? 0]));
-    const step = {
-      session: handle.number,
-      feeds: [...given.keys()].map((name) => [name, name] as const),
-      fetches: results.map((name) => [name, `result ${name}`] as const),
-      kept: state.map((each) => [each.input, this.#keep(each).number] as const),
-      replaces: state.flatMap((each) =>
-        each.output === undefined ? [] : [[each.output, this.#keep(each).number] as const],
-      ),
-    };
-    const wanted = step.fetches.map(([, value]) => value);
-    const { values, failures } = await this.#runtime.run({ steps: [step], results: wanted }, given);
+    const nameOf = (name: string) =>
+      asResult && this.#options.average !== undefined ? averageName(name) : name;
+    const steps = session
+      ? [
+          {
+            session: session.handle.number,
+            feeds: [...given.keys()].map((name) => [name, name] as const),
+            fetches: outputsOf(session).map((name) => [name, name] as const),
+            kept: [...session.reads.keys()].map((name) => [name, this.#keep(nameOf(name)).number] as const),
+          },
+        ]
+      : [];
+    const results = session?.results ?? [];
+    const { values, failures } = await this.#runtime.run({ steps, changes, results }, given);
     for (const failure of failures.values()) throw failure;
-    return new Map(
-      results.flatMap((name) => {
-        const value = values.get(`result ${name}`);
-        return value ? [[name, value] as const] : [];
-      }),
-    );
+    return values;
   }
 
-  /** @param kind a whole step, the part of one that so many batches make, or the loss alone */
-  async #batchSession({ inputs, terms }: Batch, kind: "step" | number | "loss"): Promise<Session> {
+  /** @param kind a whole step, a part of one that several batches make, or the loss alone */
+  async #batchSession({ inputs, terms }: Batch, kind: "step" | "part" | "loss"): Promise<Session> {
     const shapes = shapesOf(inputs);
     const named = terms.map((term, place) => ({
       ...term,
@@ -240,8 +270,8 @@ export class Trainer {
       }
       const { model: bound, norms } = this.#model.boundForStep(shapes, this.#parameters);
       const { model, loss, classes } = withLoss(bound, named);
-      const how = { norms, ...(kind !== "step" && { accumulate: kind }) };
-      return { ...stepModel(model, loss, this.#parameters, this.#options, how), classes };
+      const clipNorm = kind === "step" ? this.#options.clipNorm : undefined;
+      return { ...stepModel(model, loss, this.#parameters, { norms, clipNorm }), classes };
     });
     terms.forEach(({ target }, place) => {
       requireClasses(target, session.classes?.[place]);
@@ -249,15 +279,12 @@ export class Trainer {
     return session;
   }
 
-  #updateSession({ state }: StepModel): Promise<Session> {
-    const isStatistic = new Set(this.#statistics);
-    const shapesBy = (wanted: boolean) =>
-      new Map<string, Shape>(
-        state.flatMap(({ parameter, shape }) =>
-          isStatistic.has(parameter) === wanted ? [[parameter, shape] as const] : [],
-        ),
-      );
-    return this.#session("update", () => updateModel(shapesBy(false), shapesBy(true), this.#options));
+  #clipSession(parameters: Iterable<string>): Promise<Session> {
+    const sums = [...parameters].map(sumName);
+    const shapes = new Map(sums.map((name) => [name, this.#place(name).shape] as const));
+    return this.#session(JSON.stringify(["clip", sums]), () =>
+      clipModel(shapes, this.#options.clipNorm ?? Number.POSITIVE_INFINITY),
+    );
   }
 
   #session(key: string, build: () => Step): Promise<Session> {
@@ -269,7 +296,7 @@ export class Trainer {
       this.#blockWidth ??= blockWidth(openModelOn(this.#runtime));
       const width = await this.#blockWidth;
       const model = withTurnedWeights(width === undefined ? built.model : blockedLayout(built.model, width));
-      const bytes = () => modelBytes(model);
+      const bytes = () => modelBytes(lastNodesFirst(model));
       const settings = { threads, spinning: true, memoryPattern: false };
       return { ...built, handle: await this.#runtime.acquire(`${this.#key} ${key}`, bytes, settings) };
     };
@@ -279,20 +306,35 @@ export class Trainer {
     return session;
   }
 
-  /** State that is only read, with the average in place of each parameter where one is kept. */
-  #asResult(state: readonly StateValue[]): StateValue[] {
-    return state.map((each) => ({
-      ...each,
-      ...(this.#options.average !== undefined &&
-        each.name === each.parameter && { name: averageName(each.name) }),
-      output: undefined,
-    }));
+  /** All that can be kept, and where: what is changed together lies in one arena. */
+  #placed(): Map<string, Place> {
+    const shapes = new Map(this.#model.model.graph.initializer.map((each) => [each.name, weightShape(each)]));
+    let elements = 0;
+    return new Map(
+      this.#renewed.flatMap((initializer) => {
+        const shape = shapes.get(initializer) ?? [];
+        const arena = `${this.#key} arena ${Math.floor(elements / ARENA)}`;
+        elements += elementCount(shape);
+        const place = { initializer, shape, arena };
+        return [
+          ...namesKept(initializer, this.#options).map((name) => [name, place] as const),
+          [sumName(initializer), { ...place, arena: `${arena} of sums` }] as const,
+        ];
+      }),
+    );
   }
 
-  /** The tensor of a state value; made when the first step needs it. */
-  #keep({ name, parameter, start, shape }: StateValue): Handle {
+  #place(name: string): Place {
+    const place = this.#places.get(name);
+    if (place) return place;
+    throw new PolyheadError("INTERNAL", `The training keeps nothing that is called ${name}.`, { name });
+  }
+
+  /** The variable of a name; made when the first step needs it. */
+  #keep(name: string): Handle {
     const known = this.#kept.get(name);
     if (known) return known;
+    const { initializer, shape, arena } = this.#place(name);
     const before = this.#options.state?.get(name);
     if (before && !sameShape(before.shape, shape)) {
       throw new PolyheadError(
@@ -301,14 +343,22 @@ export class Trainer {
         { state: name, got: before.shape, expected: shape },
       );
     }
-    const fresh = () =>
-      start === "zeros"
-        ? float32(shape, new Float32Array(elementCount(shape)))
-        : (this.#model.values([parameter]).get(parameter) ?? float32(shape, []));
-    const handle = this.#runtime.keep(`${this.#key} state ${name}`, before ?? fresh());
+    const isAsInModel = name === initializer || name === averageName(initializer);
+    const start = before ?? (isAsInModel ? this.#model.values([initializer]).get(initializer) : undefined);
+    const handle = this.#runtime.variable(`${this.#key} state ${name}`, { shape, start, arena });
     this.#kept.set(name, handle);
     return handle;
   }
+}
+
+function outputsOf({ results, gradients, statistics, scale }: StepModel): string[] {
+  const own = scale === undefined ? [] : [scale];
+  return [...new Set([...results, ...gradients.values(), ...statistics.values(), ...own])];
+}
+
+/** The first result, which is the loss. */
+function lossOf({ results }: StepModel, values: ReadonlyMap<string, Tensor>): number {
+  return Number(values.get(results[0] ?? "")?.data[0]);
 }
 
 function shapesOf(inputs: ReadonlyMap<string, Tensor>): Map<string, Shape> {

@@ -15,9 +15,9 @@ import type { Tensor } from "../tensor/tensor.js";
 import type { TargetTerm } from "../train/gradients.js";
 import { groupsOf, type ParameterRule } from "../train/parameter-rules.js";
 import { rateFactor, type Schedule } from "../train/schedules.js";
-import type { UpdateOptions } from "../train/step-model.js";
 import { type Batch, Trainer } from "../train/trainer.js";
 import type { TrainingModel } from "../train/training-model.js";
+import type { UpdateOptions } from "../train/updates.js";
 
 /** Settings of the loop; all of them count for what comes out. */
 export interface FitSettings extends Omit<UpdateOptions, "groupOf"> {

@@ -1,6 +1,13 @@
 /** ONNX Runtime behind a gate: a test decides when runs go on and when a worker dies. */
 import { PolyheadError } from "../../src/base/errors.js";
-import type { Backend, Program, RunResult, SessionOptions, StartBackend } from "../../src/runtime/backend.js";
+import type {
+  Backend,
+  Program,
+  RunResult,
+  SessionOptions,
+  StartBackend,
+  Variable,
+} from "../../src/runtime/backend.js";
 import { OrtWorker } from "../../src/runtime/node/ort-worker.js";
 import type { Tensor } from "../../src/tensor/tensor.js";
 
@@ -74,6 +81,10 @@ class GatedWorker implements Backend {
   keep(tensor: number, value: Tensor): Promise<void> {
     this.kept.push(tensor);
     return this.#inOrder(() => this.#inner.keep(tensor, value));
+  }
+
+  keepVariable(variable: number, value: Variable): Promise<void> {
+    return this.#inOrder(() => this.#inner.keepVariable(variable, value));
   }
 
   run(

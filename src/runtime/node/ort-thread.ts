@@ -12,6 +12,7 @@ import { rowOf, stackRows } from "../../tensor/rows.js";
 import type { Tensor } from "../../tensor/tensor.js";
 import type { Given, Program, SessionOptions, Step } from "../backend.js";
 import { Values } from "../values.js";
+import { Variables } from "../variables.js";
 import { type PlainResult, plain, type Request, type Response, type Task } from "./protocol.js";
 
 const LEVELS = { off: "disabled", basic: "basic", all: "all" } as const satisfies Record<
@@ -20,6 +21,7 @@ const LEVELS = { off: "disabled", basic: "basic", all: "all" } as const satisfie
 >;
 const sessions = new Map<number, InferenceSession>();
 const tensors = new Map<number, OrtTensor>();
+const variables = new Variables();
 
 async function create(number: number, model: Uint8Array | string, options: SessionOptions): Promise<void> {
   try {
@@ -48,6 +50,7 @@ async function create(number: number, model: Uint8Array | string, options: Sessi
 async function run(program: Program, given: ReadonlyMap<string, Given>): Promise<PlainResult> {
   const values = new Values(given);
   const stepTimes: number[] = [];
+  let hasFailed = false;
   for (const step of program.steps) {
     const start = performance.now();
     try {
@@ -55,9 +58,11 @@ async function run(program: Program, given: ReadonlyMap<string, Given>): Promise
     } catch (thrown) {
       const error = asPolyheadError(thrown, "RUN_FAILED", "ONNX Runtime failed");
       for (const [, name] of step.fetches) values.fail(name, error);
+      hasFailed = true;
     }
     stepTimes.push(performance.now() - start);
   }
+  if (!hasFailed) for (const change of program.changes ?? []) variables.change(change, values);
   for (const [number, name] of program.reads ?? []) values.set(name, copyOf(keptTensor(number)));
   const { values: made, failures } = values.select(program.results);
   values.end(made);
@@ -82,20 +87,11 @@ async function runStep(
     ...given.map(([input, value]) => [input, toOrt(value)] as const),
     ...(step.kept ?? []).map(([input, number]) => [input, keptTensor(number)] as const),
   ]);
-  const { fetches, replaces = [] } = step;
   const results = await session.run(
     feeds,
-    [...fetches, ...replaces].map(([output]) => output),
+    step.fetches.map(([output]) => output),
   );
-  for (const [output, number] of replaces) {
-    const made = results[output];
-    if (!made) continue;
-    const before = tensors.get(number)?.data;
-    tensors.set(number, made);
-    // The state of a training is large and new in each step; it would not be collected in time.
-    if (ArrayBuffer.isView(before)) freeNow(before);
-  }
-  return new Map(fetches.map(([output, name]) => [name, fromOrt(results[output])]));
+  return new Map(step.fetches.map(([output, name]) => [name, fromOrt(results[output])]));
 }
 
 async function runByRow(
@@ -117,7 +113,8 @@ async function runByRow(
 }
 
 function keptTensor(number: number): OrtTensor {
-  const value = tensors.get(number);
+  const variable = variables.get(number);
+  const value = variable ? toOrt(variable) : tensors.get(number);
   if (value) return value;
   throw new PolyheadError("CLOSED", `Tensor ${number} is not kept in this worker.`, { tensor: number });
 }
@@ -159,12 +156,16 @@ async function answer(task: Task): Promise<PlainResult | undefined> {
     case "keep":
       tensors.set(task.tensor, toOrt(task.value));
       return undefined;
+    case "keep variable":
+      variables.keep(task.variable, task.value);
+      return undefined;
     case "run":
       return run(task.program, task.values);
     case "release":
       await sessions.get(task.number)?.release();
       sessions.delete(task.number);
       tensors.delete(task.number);
+      variables.release(task.number);
       return undefined;
     case "close":
       for (const session of sessions.values()) await session.release();

@@ -6,7 +6,7 @@ import { Worker } from "node:worker_threads";
 import { PolyheadError } from "../../base/errors.js";
 import { keepMemory } from "../../base/memory.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import type { Backend, Given, Program, RunResult, SessionOptions } from "../backend.js";
+import type { Backend, Given, Program, RunResult, SessionOptions, Variable } from "../backend.js";
 import { isStack } from "../values.js";
 import { type PlainResult, type Request, type Response, revived, type Task } from "./protocol.js";
 
@@ -76,6 +76,15 @@ export class OrtWorker implements Backend {
 
   async keep(tensor: number, value: Tensor): Promise<void> {
     await this.#ask({ kind: "keep", tensor, value: withoutRest(value) });
+  }
+
+  async keepVariable(variable: number, value: Variable): Promise<void> {
+    const { start } = value;
+    await this.#ask({
+      kind: "keep variable",
+      variable,
+      value: { ...value, start: start && withoutRest(start) },
+    });
   }
 
   async run(

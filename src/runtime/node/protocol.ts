@@ -1,7 +1,7 @@
 /** Messages between an {@link OrtWorker} and its thread. Every request is answered once, under its number. */
 import { type ErrorCode, PolyheadError } from "../../base/errors.js";
 import type { Tensor } from "../../tensor/tensor.js";
-import type { Given, Program, RunResult, SessionOptions } from "../backend.js";
+import type { Given, Program, RunResult, SessionOptions, Variable } from "../backend.js";
 
 /** What the thread is asked to do. */
 export type Task =
@@ -13,6 +13,7 @@ export type Task =
       readonly options: SessionOptions;
     }
   | { readonly kind: "keep"; readonly tensor: number; readonly value: Tensor }
+  | { readonly kind: "keep variable"; readonly variable: number; readonly value: Variable }
   | {
       readonly kind: "run";
       readonly program: Program;
