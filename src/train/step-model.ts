@@ -4,16 +4,7 @@
  * part of it: whatever comes out of a run is copied, and an update is one pass over memory; see `optimizers.ts`.
  */
 import { withGraph } from "../onnx/extract.js";
-import { reads } from "../onnx/graph.js";
-import {
-  copyOf,
-  graph,
-  type Model,
-  model as modelOf,
-  type Node,
-  opsetVersion,
-  valueInfo,
-} from "../onnx/model.js";
+import { copyOf, graph, type Model, model as modelOf, opsetVersion, valueInfo } from "../onnx/model.js";
 import { weightShape } from "../onnx/weight.js";
 import type { Shape } from "../tensor/shape.js";
 import { Builder, LEAST_OPSET } from "./autodiff/builder.js";
@@ -87,18 +78,6 @@ export function stepModel(
     ],
   });
   return { model: withGraph(model, main), reads: kept, results: [loss], gradients, statistics, scale };
-}
-
-/**
- * The same graph, its last nodes in the reverse order: ONNX Runtime begins with the last node that nobody reads and all that it
- * needs. So it comes to gradients as the backward part does; otherwise values of all layers would wait for the end.
- */
-export function lastNodesFirst(model: Model): Model {
-  const { node } = model.graph;
-  const read = new Set(node.flatMap(reads));
-  const isLast = (each: Node) => !each.output.some((name) => read.has(name));
-  const last = node.filter(isLast).reverse();
-  return withGraph(model, copyOf(model.graph, { node: [...node.filter((each) => !isLast(each)), ...last] }));
 }
 
 /** By how much gradients that were added up, which stay, are to be scaled down. */
