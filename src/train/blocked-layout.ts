@@ -93,8 +93,12 @@ class Rewriting {
   }
 
   done(): Model {
-    for (const node of this.#index.order) if (!this.#done.has(node)) this.#rewrite(node);
-    for (const name of this.#index.outputNames) this.#values.usual(name);
+    const outputs = new Set(this.#index.outputNames);
+    for (const node of this.#index.order) {
+      if (!this.#done.has(node)) this.#rewrite(node);
+      // At once, because the runtime runs nodes that nobody reads in their order.
+      for (const name of node.output) if (outputs.has(name)) this.#values.usual(name);
+    }
     if (!this.#values.isUsed) return this.#model;
     const main = copyOf(this.#model.graph, {
       node: this.#builder.nodes,

@@ -10,6 +10,7 @@ import type { Shape } from "../tensor/shape.js";
 import { Builder, LEAST_OPSET } from "./autodiff/builder.js";
 import { differentiate } from "./autodiff/differentiate.js";
 import { type BatchNorm, renewedStatistics, withBatchStatistics } from "./batch-norms.js";
+import { recomputed } from "./recompute.js";
 
 /** A graph that reads values that stay from step to step. */
 export interface StepModel {
@@ -32,6 +33,8 @@ export interface StepOptions {
   readonly clipNorm?: number | undefined;
   /** Batch norms of the model that are in batch mode; none by default. Those that the loss does not see stay. */
   readonly norms?: readonly BatchNorm[] | undefined;
+  /** Computes activations again in the backward part rather than keep them, where that saves memory. */
+  readonly recompute?: boolean | undefined;
 }
 
 /**
@@ -42,10 +45,11 @@ export function stepModel(
   whole: Model,
   loss: string,
   parameters: readonly string[],
-  { clipNorm, norms = [] }: StepOptions = {},
+  { clipNorm, norms = [], recompute = false }: StepOptions = {},
 ): StepModel {
   const { model: written, gradients: made } = differentiate(whole, { of: loss, withRespectTo: parameters });
-  const model = withBatchStatistics(written, norms);
+  const complete = withBatchStatistics(written, norms);
+  const model = recompute ? recomputed(complete, loss) : complete;
   const shapes = new Map(whole.graph.initializer.map((each) => [each.name, weightShape(each)]));
   const builder = new Builder(opsetVersion(model) ?? LEAST_OPSET, namesIn(model), "step");
   const produced = new Set(model.graph.node.flatMap(({ output }) => output));

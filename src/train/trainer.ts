@@ -28,6 +28,8 @@ export interface TrainerOptions extends UpdateOptions {
   readonly parameters?: readonly string[];
   /** Threads of the runtime inside one operator; 1 by default. */
   readonly threads?: number;
+  /** Computes activations again in the backward part rather than keep them, where that saves memory; it takes longer. */
+  readonly recompute?: boolean;
   /** State of an earlier training, as {@link Trainer.state} gives it. */
   readonly state?: ReadonlyMap<string, Tensor>;
   /** Steps that led to that state; 0 by default. */
@@ -271,7 +273,8 @@ export class Trainer {
       const { model: bound, norms } = this.#model.boundForStep(shapes, this.#parameters);
       const { model, loss, classes } = withLoss(bound, named);
       const clipNorm = kind === "step" ? this.#options.clipNorm : undefined;
-      return { ...stepModel(model, loss, this.#parameters, { norms, clipNorm }), classes };
+      const how = { norms, clipNorm, recompute: this.#options.recompute };
+      return { ...stepModel(model, loss, this.#parameters, how), classes };
     });
     terms.forEach(({ target }, place) => {
       requireClasses(target, session.classes?.[place]);

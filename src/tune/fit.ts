@@ -59,6 +59,8 @@ export interface FitOptions<Target> extends FitSettings, Pick<UpdateOptions, "gr
   /** Steps from one checkpoint to the next, beside those at the end of each epoch. */
   readonly checkpointSteps?: number | undefined;
   readonly threads?: number | undefined;
+  /** Computes activations again in the backward part rather than keep them, where that saves memory; it takes longer. */
+  readonly recompute?: boolean | undefined;
   /** Rows made at a time; 4 by default. */
   readonly inFlight?: number | undefined;
   readonly onStep?: ((step: FitStep) => void) | undefined;
@@ -138,6 +140,7 @@ export async function fitModel<Target>(options: FitOptions<Target>): Promise<Fit
     ...(groupOf && { groupOf }),
     ...(options.parameters && { parameters: options.parameters }),
     ...(options.threads !== undefined && { threads: options.threads }),
+    ...(options.recompute && { recompute: true }),
     ...(saved && { state: named(saved.arrays, NOW), steps: begun }),
   });
   const keepsBest = judge !== undefined && patience !== undefined;

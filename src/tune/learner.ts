@@ -39,6 +39,8 @@ export interface LearnerOptions {
   readonly head: HeadSettings;
   readonly tuning: TuningSettings;
   readonly threads: number;
+  /** See {@link FitOptions}; for everything that is not the head. */
+  readonly recompute?: boolean | undefined;
 }
 
 /** A training of everything: without the examples that choose, or the one whose result is taken. */
@@ -155,7 +157,7 @@ export class Learner {
     stage: Stage,
     { checkpointsOf, checkpointSteps, onStep }: LearnOptions,
   ): Promise<Learned> {
-    const { examples, from, head: settings, tuning, runtime, threads } = this.#options;
+    const { examples, from, head: settings, tuning, runtime, threads, recompute } = this.#options;
     const { site } = examples;
     const head = await this.#trainHead(training);
     const { augmentation, norms, ...fitting } = tuning;
@@ -168,7 +170,7 @@ export class Learner {
     const [input = ""] = network.training.inputs;
     const fitted = await fitModel<number>({
       ...fitting,
-      ...{ runtime, threads, parameters, model: network.training, seed: settings.seed },
+      ...{ runtime, threads, recompute, parameters, model: network.training, seed: settings.seed },
       rows: new SelectedRows(rows, training),
       collate: classTerms(shared, targets),
       ...(held && {

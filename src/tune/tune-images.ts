@@ -59,6 +59,8 @@ export interface TuneImagesOptions extends SiteOptions {
   /** Of one worker. */
   readonly runtime: Runtime;
   readonly threads: number;
+  /** See {@link LearnerOptions}. */
+  readonly recompute?: boolean | undefined;
   /** Folder for features; nothing is kept on disk without it. */
   readonly cache?: string | undefined;
   /** Folder in which the training is kept while it goes on; it is gone on from what is there. */
@@ -202,7 +204,7 @@ export async function tuneImages(options: TuneImagesOptions): Promise<TunedImage
 
 /** All trainings that the way asks for, the cheapest first. */
 async function attempt(site: Site, examples: Examples, options: TuneImagesOptions): Promise<Attempt[]> {
-  const { way, freeze = AUTO, judging, head, tuning, runtime, threads } = options;
+  const { way, freeze = AUTO, judging, head, tuning, runtime, threads, recompute } = options;
   const places =
     way === "head"
       ? [site.tap.name]
@@ -220,7 +222,9 @@ async function attempt(site: Site, examples: Examples, options: TuneImagesOption
   const attempts: Attempt[] = [];
   for (const [at, from] of places.entries()) {
     const outputs = way === "full" ? keptOutputs(site) : [];
-    const learner = new Learner({ ...{ examples, runtime, from, outputs, head, tuning, threads } });
+    const learner = new Learner({
+      ...{ examples, runtime, from, outputs, head, tuning, threads, recompute },
+    });
     const learning = await learnAndJudge({
       ...{ examples, learner, judging, seed: head.seed, stopsEarly: tuning.patience !== undefined },
       checkpointSteps: options.checkpointSteps,
@@ -240,10 +244,12 @@ async function identityOf({ data }: Examples, options: TuneImagesOptions) {
   return { settings: settingsOf(options), data: data.digest, model: await revisionOf(options.backbone) };
 }
 
-function settingsOf({ way, tap, freeze, head, tuning, judging, threads, preprocess }: TuneImagesOptions) {
+function settingsOf(options: TuneImagesOptions) {
+  const { way, tap, freeze, head, tuning, judging, threads, recompute, preprocess } = options;
   const { patience, ...rest } = tuning;
   return {
     ...{ way, tap, preprocess, head, judging, threads },
+    ...(recompute && { recompute }),
     ...(way === "branch" && { freeze: freeze ?? AUTO }),
     ...(way !== "head" && {
       tuning: judging.by === "folds" ? rest : tuning,

@@ -61,6 +61,7 @@ export interface TuneOptions extends LossOptions, ControlOptions {
   readonly group?: readonly RateGroup[];
   readonly accumulate: number;
   readonly norms: NormMode;
+  readonly recompute?: boolean;
   readonly steps: number;
   readonly seed: number;
   readonly threads: number;

@@ -29,6 +29,7 @@ import { groupsOfRate, optimizerOf, scheduleOf, type TuneOptions } from "./optio
  */
 export async function tuneArrays(path: string, npz: string, options: TuneOptions): Promise<Outcome> {
   const { way, out, lr = 1e-3, steps, seed, order, accumulate, norms, threads, checkpointSteps } = options;
+  const { recompute = false } = options;
   const folder = await checkpointFolder(options);
   await requireWritable(out);
   const given = await loadModel(path);
@@ -50,14 +51,14 @@ export async function tuneArrays(path: string, npz: string, options: TuneOptions
   const data = createHash("sha256").update(bytes).digest("hex");
   const modelRevision = await revisionOf(given);
   const checkpoints = new Checkpoints(folder, {
-    settings: { ...settings, threads },
+    settings: { ...settings, threads, ...(recompute && { recompute }) },
     ...{ data, model: modelRevision },
   });
   const saved = await checkpoints.load();
   const runtime = await Runtime.open(() => OrtWorker.start());
   try {
     const trainer = new Trainer(runtime, model, {
-      ...{ optimizer, threads, clipNorm: clip, average },
+      ...{ optimizer, threads, recompute, clipNorm: clip, average },
       ...(groupOf && { groupOf }),
       ...(saved && { state: saved.arrays, steps: saved.step }),
     });

@@ -43,6 +43,7 @@ export async function tuneBoxes(path: string, data: string, options: TuneOptions
     const bar = trainingBar();
     const tuned = await tuneDetector({
       ...{ backbone, listing, runtime, threads, seed, checkpoints },
+      recompute: options.recompute,
       taps: options.tap?.split(",").map((name) => name.trim()),
       preprocess: options.preprocess,
       trains: freeze === "none" ? "all" : "head",

@@ -44,6 +44,7 @@ export async function tuneClasses(path: string, data: string, options: ClassTune
     const bar = trainingBar();
     const tuned = await tuneImages({
       ...{ way, backbone, listing, names, others, runtime, threads, versions, checkpoints },
+      recompute: options.recompute,
       ...{ tap: options.tap, preprocess: options.preprocess, channels: options.channels },
       cache: options.cache === "none" ? undefined : options.cache,
       freeze: options.freeze === "auto" ? { depths: options.depths } : options.freeze,

@@ -65,6 +65,7 @@ const USES: Readonly<Record<keyof TuneOptions, readonly Learner[]>> = {
   average: STEPPED,
   group: STEPPED,
   norms: STEPPED,
+  recompute: STEPPED,
   npz: ARRAYS,
   order: ARRAYS,
   steps: ARRAYS,

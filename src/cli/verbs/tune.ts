@@ -129,6 +129,7 @@ export function addTune(program: Command): void {
         .choices(NORM_MODES)
         .default("frozen"),
     )
+    .option("--recompute", "compute activations again rather than keep them: less memory, longer steps")
     .option("--steps <count>", "steps to take", readCount, 100)
     .option("--seed <number>", "decides what is left to chance", readWholeNumber, 0)
     .option("--threads <count>", "threads to compute with", readCount, availableParallelism())

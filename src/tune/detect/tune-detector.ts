@@ -68,6 +68,8 @@ export interface TuneDetectorOptions extends FitSettings {
   readonly checkpoints?: string | undefined;
   readonly checkpointSteps?: number | undefined;
   readonly threads?: number | undefined;
+  /** Computes activations again in the backward part rather than keep them, where that saves memory; it takes longer. */
+  readonly recompute?: boolean | undefined;
   readonly onStep?: ((step: FitStep) => void) | undefined;
   /** Where everything came from; kept in the metadata. */
   readonly provenance?: Readonly<Record<string, unknown>>;
@@ -116,7 +118,7 @@ export interface DetectorReport {
  */
 export async function tuneDetector(options: TuneDetectorOptions): Promise<TunedDetector> {
   const { runtime, trains = "head", norms, width = 64, validation = 0.2, threshold = 0.3 } = options;
-  const { seed, threads } = options;
+  const { seed, threads, recompute } = options;
   const site = await detectionSite(options.backbone, options.taps, options.preprocess);
   const { preprocessing, maps } = site;
   const data = await boxDataSet(options.listing, options.dataSet);
@@ -168,7 +170,7 @@ export async function tuneDetector(options: TuneDetectorOptions): Promise<TunedD
   };
   const fitted = await fitModel({
     ...settings,
-    ...{ runtime, parameters, threads },
+    ...{ runtime, parameters, threads, recompute },
     model: trainable,
     rows: boxRows(training, { preprocessing, augmentation: options.augmentation }),
     collate: centreTerms(grid, names),
@@ -176,7 +178,7 @@ export async function tuneDetector(options: TuneDetectorOptions): Promise<TunedD
       options.checkpoints === undefined
         ? undefined
         : new Checkpoints(options.checkpoints, {
-            settings: { way: "detect", trains, threads, ...made },
+            settings: { way: "detect", trains, threads, ...(recompute && { recompute }), ...made },
             data: data.digest,
             model: await weightsOf(whole),
           }),
