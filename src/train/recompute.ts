@@ -15,21 +15,19 @@ import { Builder, LEAST_OPSET } from "./autodiff/builder.js";
 
 /** How many cuts are tried. */
 const COUNTS = [1, 2, 3, 4, 6, 8, 12, 16, 24];
-/**
- * What a plan may take at the worst moment of what is taken without it. Other layouts and the runtime's own pieces of memory
- * come on top of what is known here, so that small savings are none.
- */
+/** Other layouts and the runtime's own pieces of memory come on top of what is known here, so that small savings are none. */
 const WORTH = 0.7;
 
 /**
  * The same model with stretches of its forward part computed again: of some plans that whose values take least memory at
  * the worst moment, when nodes run in order.
  * @param model loss and gradients, shapes known; the forward part is what the loss needs
+ * @param worth what a plan may take at most of what is taken without it
  * @returns the model itself where no plan saves enough
  */
-export function recomputed(model: Model, loss: string): Model {
+export function recomputed(model: Model, loss: string, worth = WORTH): Model {
   const parts = new Parts(model, loss);
-  let best = { model, bytes: WORTH * demandOf(model, parts.types) };
+  let best = { model, bytes: worth * demandOf(model, parts.types) };
   for (const cuts of parts.plans()) {
     const again = new Rewriting(model, parts, cuts).done();
     const bytes = demandOf(again, inferTypes(again));

@@ -153,7 +153,7 @@ describe("recomputed", () => {
         const { inputs, terms } = batch(3);
         const target = terms[0]?.target ?? int64([0], []);
         const { model: once, loss } = withGradients(new TrainingModel(networkOf(kinds)), inputs, target);
-        const again = recomputed(once, loss);
+        const again = recomputed(once, loss, 1);
         if (again === once) return;
         changed++;
         expect(demandOf(again)).toBeLessThan(demandOf(once));
@@ -197,7 +197,7 @@ describe("recomputed", () => {
       if (!x || !y) throw new Error("The fixture has no batch.");
       const inputs = new Map([[input, x]]);
       const { model: once, loss } = withGradients(training, inputs, y);
-      const again = recomputed(once, loss);
+      const again = recomputed(once, loss, 1);
       expect(again).not.toBe(once);
       const given = new Map([...inputs, ["t", y] as const]);
       requireClose(await results(again, given), await results(once, given));
