@@ -4,7 +4,16 @@
  * part of it: whatever comes out of a run is copied, and an update is one pass over memory; see `optimizers.ts`.
  */
 import { withGraph } from "../onnx/extract.js";
-import { copyOf, graph, type Model, model as modelOf, opsetVersion, valueInfo } from "../onnx/model.js";
+import { GraphIndex } from "../onnx/graph.js";
+import {
+  copyOf,
+  graph,
+  type Model,
+  model as modelOf,
+  type Node,
+  opsetVersion,
+  valueInfo,
+} from "../onnx/model.js";
 import { weightShape } from "../onnx/weight.js";
 import type { Shape } from "../tensor/shape.js";
 import { Builder, LEAST_OPSET } from "./autodiff/builder.js";
@@ -82,6 +91,34 @@ export function stepModel(
     ],
   });
   return { model: withGraph(model, main), reads: kept, results: [loss], gradients, statistics, scale };
+}
+
+/**
+ * The same graph, its last nodes in the reverse order, each behind the nodes that only it needs: ONNX Runtime begins with the last
+ * node that nobody reads and all that it needs. So it comes to gradients as the backward part does; otherwise values of all
+ * layers would wait for the end.
+ */
+export function lastNodesFirst(model: Model): Model {
+  const { order, consumers } = new GraphIndex(model.graph);
+  /** The one last node that a node is for; undefined where there are several. */
+  const only = new Map<Node, Node | undefined>();
+  for (const node of [...order].reverse()) {
+    const readers = node.output.flatMap((name) => consumers.get(name) ?? []);
+    const [first, ...others] = new Set(readers.map((each) => only.get(each)));
+    if (readers.length === 0) only.set(node, node);
+    else if (others.length === 0) only.set(node, first);
+  }
+  const groups = new Map<Node, Node[]>();
+  for (const node of order) {
+    const last = only.get(node);
+    if (last) groups.set(last, [...(groups.get(last) ?? []), node]);
+  }
+  const lasts = order.filter((node) => groups.has(node)).reverse();
+  const node = [
+    ...order.filter((each) => !only.get(each)),
+    ...lasts.flatMap((each) => groups.get(each) ?? []),
+  ];
+  return withGraph(model, copyOf(model.graph, { node }));
 }
 
 /** By how much gradients that were added up, which stay, are to be scaled down. */
