@@ -16,7 +16,7 @@ import { blockWidth } from "./block-width.js";
 import { blockedLayout } from "./blocked-layout.js";
 import { type TargetTerm, targetName } from "./gradients.js";
 import { withLoss } from "./losses.js";
-import { answerModel, clipModel, type StepModel, stepModel } from "./step-model.js";
+import { answerModel, clipModel, lastNodesFirst, type StepModel, stepModel } from "./step-model.js";
 import { requireClasses } from "./targets.js";
 import type { TrainingModel } from "./training-model.js";
 import { withTurnedWeights } from "./turned-weights.js";
@@ -299,7 +299,7 @@ export class Trainer {
       this.#blockWidth ??= blockWidth(openModelOn(this.#runtime));
       const width = await this.#blockWidth;
       const model = withTurnedWeights(width === undefined ? built.model : blockedLayout(built.model, width));
-      const bytes = () => modelBytes(model);
+      const bytes = () => modelBytes(lastNodesFirst(model));
       const settings = { threads, spinning: true, memoryPattern: false };
       return { ...built, handle: await this.#runtime.acquire(`${this.#key} ${key}`, bytes, settings) };
     };

@@ -6,6 +6,7 @@ import { seededRandom } from "../../src/base/random.js";
 import { type ArraySet, readIdxFiles } from "../../src/data/array-set.js";
 import { BatchOrder, batches, classNumbers } from "../../src/data/batches.js";
 import { ArrayRows } from "../../src/data/rows.js";
+import { GraphIndex } from "../../src/onnx/graph.js";
 import { identify } from "../../src/onnx/identity.js";
 import type { Model } from "../../src/onnx/model.js";
 import { inferTypes } from "../../src/onnx/shapes.js";
@@ -16,7 +17,7 @@ import { tensor, toNumbers } from "../../src/tensor/tensor.js";
 import { kaimingNormal } from "../../src/train/initial.js";
 import { withLoss } from "../../src/train/losses.js";
 import { Network } from "../../src/train/network.js";
-import { stepModel } from "../../src/train/step-model.js";
+import { lastNodesFirst, stepModel } from "../../src/train/step-model.js";
 import { Trainer } from "../../src/train/trainer.js";
 import { TrainingModel } from "../../src/train/training-model.js";
 
@@ -129,6 +130,34 @@ describe("the graph of a training step", () => {
       loss,
       ...parameters.map((name) => step.gradients.get(name)),
     ]);
+  });
+});
+
+describe("the last nodes of a training step", () => {
+  it.each([
+    [["conv1.weight", "conv2.weight", "logits.weight"]],
+    [["logits.weight", "conv1.weight", "conv2.weight"]],
+  ])("are gradients in the order of the layers, each behind what it alone needs: %j", (parameters) => {
+    const bound = new TrainingModel(network(1)).bound(new Map([["image", [2, 1, 28, 28]]]));
+    const term = { loss: { kind: "cross-entropy" }, target: "y", dtype: "int64", shape: [2] } as const;
+    const { model, loss } = withLoss(bound, [term]);
+    const step = stepModel(model, loss, parameters);
+    const ordered = lastNodesFirst(step.model);
+    const { consumers, order } = new GraphIndex(ordered.graph);
+    expect(order).toEqual(ordered.graph.node); // it can run as it stands
+    expect(order.length).toBe(step.model.graph.node.length);
+    const isRead = (name: string) => (consumers.get(name) ?? []).length > 0;
+    const lasts = order.flatMap(({ output }, at) => (output.some(isRead) ? [] : [at]));
+    const layers = ["conv1.weight", "conv2.weight", "logits.weight"];
+    expect(lasts.map((at) => order[at]?.output[0])).toEqual([
+      ...layers.map((name) => step.gradients.get(name)),
+      loss,
+    ]);
+    const [, second = 0, third = 0] = lasts;
+    const between = order.slice(second + 1, third).flatMap(({ output }) => output);
+    const later = new Set(order.slice(third + 1).flatMap(({ input }) => input));
+    expect(between.length).toBeGreaterThan(0);
+    expect(between.filter((name) => later.has(name))).toEqual([]);
   });
 });
 
