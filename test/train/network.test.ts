@@ -153,9 +153,9 @@ describe("the last nodes of a training step", () => {
       ...layers.map((name) => step.gradients.get(name)),
       loss,
     ]);
-    const [, second = 0, third = 0] = lasts;
-    const between = order.slice(second + 1, third).flatMap(({ output }) => output);
-    const later = new Set(order.slice(third + 1).flatMap(({ input }) => input));
+    const [first = 0, second = 0] = lasts;
+    const between = order.slice(first + 1, second).flatMap(({ output }) => output);
+    const later = new Set(order.slice(second + 1).flatMap(({ input }) => input));
     expect(between.length).toBeGreaterThan(0);
     expect(between.filter((name) => later.has(name))).toEqual([]);
   });
