@@ -58,8 +58,9 @@ describe.each(CASES)("%s in %s", (name, kind) => {
   const whole = (tuned: boolean): Promise<Model> =>
     loadModel(place(`precisions/${name}${tuned ? "-tuned" : ""}-${kind}.onnx`));
   const golden = (tuned: boolean) => widened(goldens.get(`${name}${tuned ? "-tuned" : ""}-${kind}`));
-  // An int8 network may land on the neighbouring of its 256 steps where sums are taken in another order.
-  const bound = kind === "qdq" ? 0.02 : 1e-3;
+  // An int8 network may land on the neighbouring of its 256 steps where sums are taken in another order; and on processors
+  // without VNNI the runtime's sums of two products saturate at 16 bits: 0.06 was seen. What the engine adds to that is nothing; see below.
+  const bound = kind === "qdq" ? 0.1 : 1e-3;
   const distance = (value: Tensor | undefined, tuned: boolean) =>
     compare(golden(tuned), widened(value)).relative;
 
@@ -78,7 +79,7 @@ describe.each(CASES)("%s in %s", (name, kind) => {
     expect(distance(routes.plain.outputs.logits, false)).toBeLessThan(bound);
     expect(distance(routes.tuned.outputs.logits, true)).toBeLessThan(bound);
     expect(ran).toHaveLength(3);
-    expect(compare(golden(false), golden(true)).relative).toBeGreaterThan(0.1);
+    expect(compare(golden(false), golden(true)).relative).toBeGreaterThan(2 * bound);
   });
 
   it("splits, and its heads are switched on one backbone", async () => {
@@ -101,6 +102,23 @@ describe.each(CASES)("%s in %s", (name, kind) => {
     const back = await engine.run(["head"], input);
     expect(back.routes.head.outputs.logits).toEqual(before.routes.head.outputs.logits);
   });
+});
+
+describe("quantised models", () => {
+  it.each(["resnet", "mobilenet-v3"])(
+    "answer in the engine what the runtime answers by itself: %s",
+    async (name) => {
+      const input = need(arrays(`precisions/${name}.npz`).get("input"));
+      const model = await loadModel(place(`precisions/${name}-qdq.onnx`));
+      const session = await open(model, "all");
+      const alone = await session.run(new Map([["input", input]]));
+      await session.close();
+      engine = await openEngine();
+      await engine.add("route", model);
+      const { routes } = await engine.run(["route"], input);
+      expect(routes.route.outputs.logits).toEqual(alone.get("logits"));
+    },
+  );
 });
 
 describe("a network that was exported under the operator sets 7 and 16", () => {

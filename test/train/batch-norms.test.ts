@@ -120,7 +120,8 @@ describe("training with batch statistics", () => {
       const wanted = course.state[name] ?? [];
       const [length = 0, , , change = 0] = wanted;
       const off = Math.max(...got.map((each, at) => Math.abs(each - (wanted[at] ?? Number.NaN))));
-      expect(off, name).toBeLessThan(Math.max(1e-6, 2e-3 * Math.min(length, change)));
+      // Rounding depends on the processor and goes through the statistics of every layer: 2.2e-3 was seen without AVX-512.
+      expect(off, name).toBeLessThan(Math.max(1e-6, 4e-3 * Math.min(length, change)));
     }
 
     // The written model answers as PyTorch does in evaluation mode, and as the trainer did.
