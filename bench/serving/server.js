@@ -1,5 +1,6 @@
 /** A server under measurement: `polyhead serve` as people start it, on a store of its own. */
 import { mkdtemp, rm } from "node:fs/promises";
+import { Agent, request as httpRequest } from "node:http";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
 import { fileURLToPath } from "node:url";
@@ -26,6 +27,8 @@ const OBSERVE = new URL("observe.js", import.meta.url).href;
 export class BenchServer {
   #child;
   #folder;
+  // Connections that nobody uses are closed before the server does it.
+  #agent = new Agent({ keepAlive: true, timeout: 2000 });
   http;
   grpc;
 
@@ -120,19 +123,38 @@ export class BenchServer {
   }
 
   async close() {
+    this.#agent.destroy();
     await this.#child.close("SIGTERM");
     await rm(this.#folder, { recursive: true });
   }
 
   /**
+   * Without `fetch`, which takes more than twice the processor time: what this process takes is missing for the server.
    * @param {string} path
-   * @param {RequestInit} [init]
+   * @param {{ method?: string, headers?: Record<string, string>, body?: string | Buffer }} [request]
    * @returns {Promise<unknown>}
    */
-  async #json(path, init) {
-    const response = await fetch(new URL(path, this.http), init);
-    const answer = await response.json();
-    if (!response.ok) throw new Error(`${path}: ${response.status} ${JSON.stringify(answer)}`);
-    return answer;
+  #json(path, { method = "GET", headers = {}, body } = {}) {
+    return new Promise((resolve, reject) => {
+      const sent = httpRequest(
+        new URL(path, this.http),
+        { method, headers, agent: this.#agent },
+        (response) => {
+          let text = "";
+          response.setEncoding("utf8");
+          response.on("data", (piece) => {
+            text += piece;
+          });
+          response.on("error", reject);
+          response.on("end", () => {
+            const { statusCode = 0 } = response;
+            if (statusCode < 300) resolve(JSON.parse(text));
+            else reject(new Error(`${path}: ${statusCode} ${text}`));
+          });
+        },
+      );
+      sent.on("error", reject);
+      sent.end(body);
+    });
   }
 }
