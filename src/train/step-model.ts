@@ -111,7 +111,9 @@ export function lastNodesFirst(model: Model): Model {
   const groups = new Map<Node, Node[]>();
   for (const node of order) {
     const last = only.get(node);
-    if (last) groups.set(last, [...(groups.get(last) ?? []), node]);
+    const group = last && groups.get(last);
+    if (group) group.push(node);
+    else if (last) groups.set(last, [node]);
   }
   const lasts = order.filter((node) => groups.has(node)).reverse();
   const node = [

@@ -79,7 +79,7 @@ describe.each(CASES)("%s in %s", (name, kind) => {
     expect(distance(routes.plain.outputs.logits, false)).toBeLessThan(bound);
     expect(distance(routes.tuned.outputs.logits, true)).toBeLessThan(bound);
     expect(ran).toHaveLength(3);
-    expect(compare(golden(false), golden(true)).relative).toBeGreaterThan(2 * bound);
+    expect(compare(golden(false), golden(true)).relative).toBeGreaterThan(Math.max(0.1, 2 * bound));
   });
 
   it("splits, and its heads are switched on one backbone", async () => {
@@ -116,7 +116,7 @@ describe("quantised models", () => {
       engine = await openEngine();
       await engine.add("route", model);
       const { routes } = await engine.run(["route"], input);
-      expect(routes.route.outputs.logits).toEqual(alone.get("logits"));
+      expect(routes.route.outputs.logits).toEqual(need(alone.get("logits")));
     },
   );
 });
