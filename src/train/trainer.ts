@@ -20,7 +20,7 @@ import { answerModel, clipModel, lastNodesFirst, type StepModel, stepModel } fro
 import { requireClasses } from "./targets.js";
 import type { TrainingModel } from "./training-model.js";
 import { withTurnedWeights } from "./turned-weights.js";
-import { averageName, namesKept, sumName, type UpdateOptions, Updates } from "./updates.js";
+import { arenasOf, averageName, namesKept, sumName, type UpdateOptions, Updates } from "./updates.js";
 
 /** What is trained and how. */
 export interface TrainerOptions extends UpdateOptions {
@@ -59,8 +59,6 @@ interface Place {
 }
 
 let trainers = 0;
-/** Elements of parameters in one arena, which are kept with up to three more values each; it has room for twice that. */
-const ARENA = 2 ** 27;
 
 /** A training under way. Steps are done one after the other; {@link close} gives everything back. */
 export class Trainer {
@@ -83,7 +81,7 @@ export class Trainer {
 
   /**
    * @throws PolyheadError INVALID_ARGUMENT for a runtime of several workers, NOT_FOUND for unknown parameters,
-   *   MODEL_UNSUPPORTED as {@link TrainingModel.statistics}
+   *   MODEL_UNSUPPORTED as {@link TrainingModel.statistics}, and for a parameter that is too large
    */
   constructor(runtime: Runtime, model: TrainingModel, options: TrainerOptions) {
     if (runtime.size !== 1) {
@@ -312,12 +310,13 @@ export class Trainer {
   /** All that can be kept, and where: what is changed together lies in one arena. */
   #placed(): Map<string, Place> {
     const shapes = new Map(this.#model.model.graph.initializer.map((each) => [each.name, weightShape(each)]));
-    let elements = 0;
+    const shapeOf = (name: string) => shapes.get(name) ?? [];
+    const sizes = new Map(this.#renewed.map((name) => [name, elementCount(shapeOf(name))]));
+    const arenas = arenasOf(sizes, namesKept("", this.#options).length);
     return new Map(
       this.#renewed.flatMap((initializer) => {
-        const shape = shapes.get(initializer) ?? [];
-        const arena = `${this.#key} arena ${Math.floor(elements / ARENA)}`;
-        elements += elementCount(shape);
+        const shape = shapeOf(initializer);
+        const arena = `${this.#key} arena ${arenas.get(initializer)}`;
         const place = { initializer, shape, arena };
         return [
           ...namesKept(initializer, this.#options).map((name) => [name, place] as const),

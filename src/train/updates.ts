@@ -2,6 +2,7 @@
  * What follows from the gradients of a step, as changes of variables: parameters, what the optimiser keeps for them, their
  * averages, running statistics, and sums of gradients over several batches.
  */
+import { PolyheadError } from "../base/errors.js";
 import type { Change } from "../runtime/backend.js";
 import type { Kernel } from "../runtime/kernel.js";
 import {
@@ -48,6 +49,34 @@ export function sumName(parameter: string): string {
 export function namesKept(parameter: string, { optimizer, average }: UpdateOptions): string[] {
   const states = Array.from({ length: stateCount(optimizer) }, (_, place) => `${parameter}/${place + 1}`);
   return [parameter, ...states, ...(average === undefined ? [] : [averageName(parameter)])];
+}
+
+/** Bytes that tensors of one arena may take: what a WebAssembly memory has, but for the gaps between them. */
+const ARENA_BYTES = 2 ** 32 - 2 ** 28;
+
+/**
+ * The number of the arena that each parameter lies in, with all that is kept of it: what is changed together lies together.
+ * @param sizes elements, by parameter
+ * @param kept values that are kept of each
+ * @throws PolyheadError MODEL_UNSUPPORTED for a parameter that is too large for any
+ */
+export function arenasOf(sizes: ReadonlyMap<string, number>, kept: number): Map<string, number> {
+  const most = Math.floor(ARENA_BYTES / (Float32Array.BYTES_PER_ELEMENT * kept));
+  let [arena, taken] = [0, 0];
+  return new Map(
+    [...sizes].map(([name, size]) => {
+      if (size > most) {
+        throw new PolyheadError(
+          "MODEL_UNSUPPORTED",
+          `The parameter ${JSON.stringify(name)} has ${size} elements; training keeps ${kept} values of each and takes up to ${most}. Leave it as it is, or take an optimiser that keeps less, such as sgd.`,
+          { parameter: name, got: size, expected: most },
+        );
+      }
+      if (taken + size > most) [arena, taken] = [arena + 1, 0];
+      taken += size;
+      return [name, arena] as const;
+    }),
+  );
 }
 
 /** The changes of a training. */

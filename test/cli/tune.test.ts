@@ -221,8 +221,10 @@ describe("what the options say of a step", () => {
     await killed(words(out), async () => (await at()) >= 12);
     expect(existsSync(out)).toBe(false);
     expect(await polyhead(...words(out))).toMatchObject({ document: { error: { code: "ALREADY_EXISTS" } } });
-    const changed = await polyhead(...words(out), "--resume", "--lr", "0.5");
-    expect(changed).toMatchObject({ document: { error: { code: "INVALID_ARGUMENT" } } });
+    for (const other of [["--lr", "0.5"], ["--recompute"]]) {
+      const changed = await polyhead(...words(out), "--resume", ...other);
+      expect(changed).toMatchObject({ document: { error: { code: "INVALID_ARGUMENT" } } });
+    }
     const { status, document } = await polyhead(...words(out), "--resume");
     expect({ status, losses: document.losses }).toEqual({ status: 0, losses });
     expect(readFileSync(out)).toEqual(readFileSync(whole));
