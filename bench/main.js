@@ -1,6 +1,6 @@
 /**
  * The benchmark: prints a table for each measurement and writes all numbers to a JSON file.
- * Usage: npm run build && npm run bench -- [heads switching tables memory cached others serve control train adapt mnist detect tune upgrade] [--quick] [--json FILE]
+ * Usage: npm run build && npm run bench -- [heads switching tables memory cached others serve control train recompute updates adapt mnist detect tune upgrade] [--quick] [--json FILE]
  */
 import { mkdirSync, writeFileSync } from "node:fs";
 import { cpus, totalmem } from "node:os";
@@ -16,11 +16,13 @@ import { digits } from "./measure.js";
 import { measureMemory } from "./memory.js";
 import { measureMnist } from "./mnist.js";
 import { measureOthers } from "./others.js";
+import { measureRecompute } from "./recompute.js";
 import { measureServe } from "./serve.js";
 import { measureSwitching } from "./switching.js";
 import { measureTables } from "./tables.js";
 import { measureTrain } from "./train.js";
 import { measureTune } from "./tune.js";
+import { measureUpdates } from "./updates.js";
 import { measureUpgrade } from "./upgrade.js";
 
 /** @typedef {{ name: string, value: number, limit: number, least?: boolean }} Target */
@@ -35,6 +37,8 @@ const MEASUREMENTS = {
   serve: measureServe,
   control: measureControl,
   train: measureTrain,
+  recompute: measureRecompute,
+  updates: measureUpdates,
   adapt: measureAdapt,
   mnist: measureMnist,
   detect: measureDetect,

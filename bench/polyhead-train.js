@@ -1,7 +1,7 @@
 /**
  * Training steps of Polyhead, one for each line of standard input; answers with the peak of its memory in MiB.
- * Usage: polyhead-train.js THREADS FILE BATCH WAY, with WAY full, or probe: a linear layer on 512 features that are
- * there already.
+ * Usage: polyhead-train.js THREADS FILE BATCH WAY [NORMS [recompute]], with WAY full, or probe: a linear layer on 512
+ * features that are there already; NORMS frozen, or batch.
  */
 import { createInterface } from "node:readline";
 import { loadModel } from "../dist/files/disk.js";
@@ -13,7 +13,7 @@ import { float32, int64 } from "../dist/tensor/tensor.js";
 import { Trainer } from "../dist/train/trainer.js";
 import { TrainingModel } from "../dist/train/training-model.js";
 
-const [threads = "1", file = "", batch = "1", way = "full"] = process.argv.slice(2);
+const [threads = "1", file = "", batch = "1", way = "full", norms = "frozen", again] = process.argv.slice(2);
 const rows = Number(batch);
 const [FEATURES, CLASSES] = [512, 1000];
 
@@ -21,10 +21,15 @@ const network = way === "probe" ? linear() : await loadModel(file);
 const shape = way === "probe" ? [rows, FEATURES] : [rows, 3, 224, 224];
 const x = Float32Array.from({ length: shape.reduce((product, size) => product * size, 1) }, Math.random);
 const runtime = await Runtime.open(() => OrtWorker.start());
-const trainer = new Trainer(runtime, new TrainingModel(network), {
-  optimizer: { kind: "adam" },
-  threads: Number(threads),
-});
+const trainer = new Trainer(
+  runtime,
+  new TrainingModel(network, { norms: norms === "batch" ? norms : "frozen" }),
+  {
+    optimizer: { kind: "adam" },
+    threads: Number(threads),
+    recompute: again === "recompute",
+  },
+);
 const given = {
   inputs: new Map([["input", float32(shape, x)]]),
   terms: [
